@@ -1,0 +1,6 @@
+//! The backend of DigitalMistress.ai: identity, a relay to AI providers, subscriptions.
+//!
+//! ARCHITECTURE.md is the map. Imports run one way: `main → app → slices → platform`, and inside a slice
+//! `http → service → store → mod`.
+
+pub mod platform;

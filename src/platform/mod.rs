@@ -1,0 +1,6 @@
+//! Tools that know no slice of the product.
+
+pub mod clock;
+pub mod db;
+pub mod random;
+pub mod tasks;

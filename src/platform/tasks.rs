@@ -1,0 +1,47 @@
+//! Background tasks that shutdown knows about.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Starts tasks, tells them when the program is ending, and waits for them.
+#[derive(Clone, Default)]
+pub struct Tasks(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    tracker: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl Tasks {
+    /// Starts a task. It should end soon after [`Tasks::stopping`] says so.
+    pub fn spawn<F>(&self, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.0.tracker.spawn(future);
+    }
+
+    /// Completes when the program begins to end.
+    pub async fn stopping(&self) {
+        self.0.stopping.cancelled().await;
+    }
+
+    /// Whether the program is ending.
+    pub fn is_stopping(&self) -> bool {
+        self.0.stopping.is_cancelled()
+    }
+
+    /// Tells every task that the program is ending.
+    pub fn stop(&self) {
+        self.0.stopping.cancel();
+    }
+
+    /// Waits until every task has ended, but not longer than `limit`. Returns how many are still running.
+    pub async fn wait(&self, limit: Duration) -> usize {
+        self.0.tracker.close();
+        let _ = tokio::time::timeout(limit, self.0.tracker.wait()).await;
+        self.0.tracker.len()
+    }
+}

@@ -1,0 +1,3 @@
+//! What every story needs: a private database, a running app, fakes of the outside.
+
+pub mod database;
