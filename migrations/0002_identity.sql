@@ -50,7 +50,7 @@ CREATE TABLE session (
   id UUID NOT NULL PRIMARY KEY,
   user_id UUID NOT NULL REFERENCES app_user (id) ON DELETE CASCADE,
   refresh_hash BYTEA NOT NULL,
-  gen BIGINT NOT NULL,
+  token_gen BIGINT NOT NULL,
   auth_time BIGINT NOT NULL,
   device_name TEXT,
   address TEXT,
@@ -63,8 +63,8 @@ CREATE INDEX session_of_user ON session (user_id);
 CREATE INDEX session_idle_expiry ON session (idle_expires_at);
 
 CREATE TABLE signing_key (
-  kid TEXT NOT NULL PRIMARY KEY,
-  id UUID NOT NULL,
+  number BIGINT NOT NULL PRIMARY KEY,
+  kid TEXT NOT NULL UNIQUE,
   public_key BYTEA NOT NULL,
   private_key BYTEA NOT NULL,
   created_at BIGINT NOT NULL

@@ -27,7 +27,7 @@ CREATE TABLE conversation (
 );
 CREATE INDEX conversation_recent ON conversation (owner_id, updated_at, key);
 
--- Only `seq` orders messages. `generating` rows are partial replies and are not shown.
+-- Only `seq` orders messages. A reply has its row, `generating` and not shown, from the moment it is begun.
 CREATE TABLE message (
   conversation_key UUID NOT NULL REFERENCES conversation (key) ON DELETE CASCADE,
   seq BIGINT NOT NULL,
@@ -41,7 +41,8 @@ CREATE TABLE message (
   UNIQUE (conversation_key, id)
 );
 
--- A reply in the making, and afterwards what it used. Its lease says which instance works on it until when.
+-- A reply in the making, and afterwards what it used. Until `lease` only `instance` may settle it, from then on
+-- anybody. `partial`: some of its text has been stored.
 CREATE TABLE generation (
   id UUID NOT NULL PRIMARY KEY,
   conversation_key UUID NOT NULL REFERENCES conversation (key) ON DELETE CASCADE,
@@ -51,6 +52,7 @@ CREATE TABLE generation (
   reply_id TEXT NOT NULL,
   instance UUID NOT NULL,
   lease BIGINT NOT NULL,
+  partial BOOLEAN NOT NULL,
   stop_requested BOOLEAN NOT NULL,
   status TEXT NOT NULL CHECK (status IN ('generating', 'complete', 'interrupted', 'stopped', 'failed')),
   finish_reason TEXT,

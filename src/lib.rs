@@ -3,4 +3,8 @@
 //! ARCHITECTURE.md is the map. Imports run one way: `main → app → slices → platform`, and inside a slice
 //! `http → service → store → mod`.
 
+pub mod account;
+pub mod auth;
+pub mod billing;
+pub mod chat;
 pub mod platform;

@@ -2,5 +2,19 @@
 
 pub mod clock;
 pub mod db;
+pub mod edge;
+pub mod extract;
+pub mod http_client;
+pub mod job;
+pub mod json;
+pub mod keyring;
+pub mod mail;
+pub mod page;
+pub mod problem;
 pub mod random;
+pub mod seal;
+pub mod server;
 pub mod tasks;
+pub mod telemetry;
+pub mod time;
+pub mod token;

@@ -12,6 +12,7 @@ pub struct Tasks(Arc<Inner>);
 struct Inner {
     tracker: TaskTracker,
     stopping: CancellationToken,
+    ending: CancellationToken,
 }
 
 impl Tasks {
@@ -23,7 +24,7 @@ impl Tasks {
         self.0.tracker.spawn(future);
     }
 
-    /// Completes when the program begins to end.
+    /// Completes when the program begins to end: nothing new is begun from here on.
     pub async fn stopping(&self) {
         self.0.stopping.cancelled().await;
     }
@@ -36,6 +37,17 @@ impl Tasks {
     /// Tells every task that the program is ending.
     pub fn stop(&self) {
         self.0.stopping.cancel();
+    }
+
+    /// Completes when running work must be wrapped up: the time that it was given to finish is over.
+    pub async fn must_end(&self) {
+        self.0.ending.cancelled().await;
+    }
+
+    /// Tells every task to wrap up now.
+    pub fn end(&self) {
+        self.stop();
+        self.0.ending.cancel();
     }
 
     /// Waits until every task has ended, but not longer than `limit`. Returns how many are still running.

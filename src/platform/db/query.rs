@@ -54,7 +54,7 @@ macro_rules! single_column {
         }
     )*};
 }
-single_column!(i64, String, Vec<u8>, uuid::Uuid);
+single_column!(i64, bool, String, Vec<u8>, uuid::Uuid);
 
 /// Declares a record: a struct whose fields are the columns of a query, by name and in order.
 #[macro_export]

@@ -1,0 +1,5 @@
+//! The account as its owner sees it: profile, session validation.
+//!
+//! It answers from what the other slices know and keeps nothing of its own.
+
+pub mod http;

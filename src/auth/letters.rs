@@ -1,0 +1,29 @@
+//! What identity writes to people. Neutral subjects: they show on locked screens, and somebody may look on.
+
+use crate::platform::mail::{Letter, Mail};
+
+/// The code of a sign-up.
+pub fn signup_code(to: &str, code: &str) -> Mail {
+    Letter {
+        to,
+        subject: "Your code",
+        opening: "Here is the code to finish your sign-up:",
+        code: Some(code),
+        closing: "It is valid for ten minutes. If you did not ask for it, somebody mistyped an address; \
+                  you need not do anything.",
+    }
+    .lay_out()
+}
+
+/// To somebody who signs up again.
+pub fn already_registered(to: &str) -> Mail {
+    Letter {
+        to,
+        subject: "Your sign-up",
+        opening: "Somebody, probably you, asked to sign up with this address. It has an account already, so nothing \
+                  was changed.",
+        code: None,
+        closing: "Sign in with your password instead. If it was not you, you need not do anything.",
+    }
+    .lay_out()
+}

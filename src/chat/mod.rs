@@ -1,0 +1,152 @@
+//! Conversations with companions, and the relay to the AI providers that speak for them.
+//!
+//! A reply is a job of the server, not of a connection: sending a message claims it, charges it and starts a
+//! *generation*; the connection only listens. ARCHITECTURE.md tells the way of one message.
+
+mod companions;
+mod generation;
+pub mod http;
+mod message;
+mod prompt;
+pub mod provider;
+pub mod providers;
+mod send;
+mod service;
+pub mod store;
+mod supervisor;
+pub mod ui_stream;
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    platform::{problem::Code, time},
+    text_column,
+};
+
+use self::provider::{ChatProvider, FinishReason};
+pub use self::{
+    companions::{Companion, Companions},
+    service::{Chat, ChatError, PURGE_JOB, Start},
+};
+
+/// What the operator decides about the chat.
+#[derive(Clone, Debug)]
+pub struct ChatSettings {
+    /// How long the first visible word may take.
+    pub first_token_timeout: Duration,
+    /// How long a whole reply may take.
+    pub total_timeout: Duration,
+    /// How long a reply goes on with nobody listening.
+    pub detached_grace: Duration,
+    /// How long another instance waits before it settles a dead one's replies.
+    pub lease: Duration,
+    /// Replies that one user may have made at once.
+    pub generations_per_user: i64,
+    /// Replies that one instance makes at once.
+    pub max_generations: usize,
+}
+
+/// A provider with the name that the settings give it.
+#[derive(Clone)]
+pub struct NamedProvider {
+    /// The name.
+    pub name: String,
+    /// The codec.
+    pub provider: Arc<dyn ChatProvider>,
+}
+
+/// Who wrote a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageRole {
+    /// The customer.
+    User,
+    /// The companion.
+    Assistant,
+}
+
+text_column!(MessageRole { User = "user", Assistant = "assistant" });
+
+/// How a message stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageStatus {
+    /// Being made; never shown.
+    Generating,
+    /// Whole.
+    Complete,
+    /// Broken off by a failure, a shutdown, or because nobody listened any more.
+    Interrupted,
+    /// Stopped on request.
+    Stopped,
+    /// Failed without a word.
+    Failed,
+}
+
+text_column!(MessageStatus {
+    Generating = "generating",
+    Complete = "complete",
+    Interrupted = "interrupted",
+    Stopped = "stopped",
+    Failed = "failed",
+});
+
+/// Tokens that a reply used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub input_tokens: i64,
+    /// Tokens of the reply.
+    pub output_tokens: i64,
+    /// Whether we estimated them because the provider did not say.
+    pub estimated: bool,
+}
+
+/// A conversation, as its owner sees it.
+#[derive(Clone, Serialize, ToSchema)]
+pub struct Conversation {
+    /// Its id, unique among its owner's.
+    #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    pub id: String,
+    /// What the owner calls it.
+    pub title: Option<String>,
+    /// Whom it is with.
+    pub companion_id: String,
+    /// The model that it was begun with.
+    pub model: String,
+    /// Messages in it, replies included.
+    pub message_count: i64,
+    /// When it was begun.
+    #[serde(serialize_with = "time::serialize")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it was last used.
+    #[serde(serialize_with = "time::serialize")]
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Timestamp,
+}
+
+/// How a reply ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How it is stored.
+    pub status: MessageStatus,
+    /// Why it ended, where it ended by itself.
+    pub finish: Option<FinishReason>,
+    /// What went wrong, where something did.
+    pub error: Option<Code>,
+    /// How long the provider asked us to wait, where it did.
+    pub retry_after: Option<Duration>,
+    /// The model that answered.
+    pub model: Option<String>,
+    /// Tokens.
+    pub usage: Usage,
+    /// The day's messages after it, where we know.
+    pub quota: Option<crate::billing::Quota>,
+    /// When it was begun, which is the message's time.
+    pub created_at: Timestamp,
+}

@@ -1,0 +1,165 @@
+//! What the relay needs from an AI vendor, in our words.
+//!
+//! This module must not know HTTP, a database or any vendor's names: a provider is a codec that turns a
+//! [`Prompt`] into a stream of [`ReplyPart`]s and sorts its failures by what the caller may do next.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+
+/// Everything a provider may see of a conversation: no ids, no e-mail address, no other person's words.
+#[derive(Clone)]
+pub struct Prompt {
+    /// The companion that is to speak, by its id in the settings.
+    pub companion: String,
+    /// The companion's display name.
+    pub companion_name: String,
+    /// The instructions that the user never sees.
+    pub system: String,
+    /// The newest whole turns, oldest first; the last one is the user's new message.
+    pub messages: Vec<PromptMessage>,
+    /// The most tokens that the reply may have.
+    pub max_output_tokens: u32,
+}
+
+/// One message of a [`Prompt`].
+#[derive(Clone)]
+pub struct PromptMessage {
+    /// Who said it.
+    pub speaker: Speaker,
+    /// What was said.
+    pub text: String,
+}
+
+/// Who said something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// The customer.
+    User,
+    /// The companion.
+    Companion,
+}
+
+/// One piece of a reply on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplyPart {
+    /// Visible text, to be appended to what came before.
+    Text(String),
+    /// The model's thinking; counted as a sign of life, never shown.
+    Reasoning,
+    /// What the provider counted so far. A later one replaces an earlier one.
+    Usage(TokenCount),
+    /// The reply is whole. Nothing that follows is shown.
+    Finish(FinishReason),
+}
+
+/// Tokens as the provider counted them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenCount {
+    /// Tokens of the prompt.
+    pub input: u64,
+    /// Tokens of the reply, reasoning included.
+    pub output: u64,
+}
+
+/// Why a reply ended, in the values that every major version of the AI SDK accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The companion had said everything.
+    Stop,
+    /// The reply reached its longest permitted length.
+    Length,
+    /// The provider's own filter ended or replaced the reply.
+    ContentFilter,
+    /// Something this program does not know.
+    Other,
+}
+
+/// A reply as it arrives.
+///
+/// Once it has yielded text, a failure is an `Err` item and ends the stream. A stream that ends without
+/// [`ReplyPart::Finish`] was cut.
+pub type ReplyStream = BoxStream<'static, Result<ReplyPart, ProviderError>>;
+
+/// One AI vendor.
+#[async_trait]
+pub trait ChatProvider: Send + Sync {
+    /// The model that answers, as it is recorded beside the reply.
+    fn model(&self) -> &str;
+
+    /// Tokens that fit the model, prompt and reply together.
+    fn context_tokens(&self) -> u32;
+
+    /// The most tokens that one reply may have.
+    fn max_output_tokens(&self) -> u32;
+
+    /// Starts a reply. `Err` means that nothing was generated and another provider may be tried.
+    ///
+    /// Dropping the future or the stream ends the request at the vendor.
+    async fn reply(&self, prompt: Prompt) -> Result<ReplyStream, ProviderError>;
+}
+
+/// What went wrong at a provider. The texts are for the operator's log; they carry no prompt and no key.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ProviderError {
+    /// The provider asks us to wait (429, 503, 529).
+    #[error("the provider is busy: {detail}")]
+    Busy {
+        /// What the provider said, shortened.
+        detail: String,
+        /// How long it asked us to wait, where it said so.
+        retry_after: Option<Duration>,
+    },
+    /// A time limit passed.
+    #[error("the provider was too slow: {0}")]
+    TimedOut(TimeLimit),
+    /// The provider did not accept the key, the model or the account. Only an operator can mend it.
+    #[error("the provider refused the configured account or model: {0}")]
+    Misconfigured(String),
+    /// The prompt was longer than the model's window.
+    #[error("the prompt is too long for the model")]
+    PromptTooLong,
+    /// The provider would not answer this prompt.
+    #[error("the provider declined to answer")]
+    Declined,
+    /// The reply ended without its end mark.
+    #[error("the reply was cut off")]
+    Truncated,
+    /// The provider said something that its protocol does not allow, or more than we accept.
+    #[error("the provider broke its protocol: {0}")]
+    Protocol(String),
+    /// The provider reported a failure of its own.
+    #[error("the provider failed: {0}")]
+    Failed(String),
+    /// The provider could not be reached, or the connection broke.
+    #[error("the provider could not be reached: {0}")]
+    Unreachable(String),
+}
+
+/// The time limits of one reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeLimit {
+    /// Connecting.
+    Connect,
+    /// Waiting for the response's headers.
+    Headers,
+    /// Waiting for the first visible word.
+    FirstToken,
+    /// Silence between two pieces.
+    Idle,
+    /// The whole reply.
+    Total,
+}
+
+impl std::fmt::Display for TimeLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            TimeLimit::Connect => "connecting",
+            TimeLimit::Headers => "response headers",
+            TimeLimit::FirstToken => "first token",
+            TimeLimit::Idle => "silence in the middle",
+            TimeLimit::Total => "the whole reply",
+        })
+    }
+}

@@ -1,0 +1,451 @@
+//! Sending a message: claimed once, charged once, answered by a generation that outlives the connection.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{
+    Chat, ChatError, MessageRole, MessageStatus, Outcome, Usage,
+    generation::{Event, Generation, Reader},
+    message::SendMessage,
+    provider::FinishReason,
+    service::body_place,
+    store::{self, ClaimRow, Claimed, ConversationRow},
+    supervisor::Task,
+};
+use crate::{
+    auth::Caller,
+    billing::{Access, Billing, Charge},
+    platform::{
+        db::{self, Conn},
+        problem::Code,
+        seal::{DataKey, Sealed},
+        time,
+    },
+};
+
+/// How often a send is begun anew after another one got in between.
+const TRIES: u32 = 4;
+
+/// A reply that can be listened to, whether it is being made or was made long ago.
+pub struct Reply {
+    /// The generation's id.
+    pub generation_id: Uuid,
+    /// The id of the reply as a message.
+    pub message_id: String,
+    source: Source,
+}
+
+enum Source {
+    Live(Reader),
+    Stored { text: Option<String>, outcome: Option<Box<Outcome>> },
+}
+
+impl Reply {
+    /// Listens to a reply that is being made.
+    pub(super) fn live(generation: &Arc<Generation>) -> Reply {
+        Reply {
+            generation_id: generation.id,
+            message_id: generation.reply_id.clone(),
+            source: Source::Live(generation.read()),
+        }
+    }
+
+    /// What comes next; `None` after the end.
+    pub async fn next(&mut self) -> Option<Event> {
+        match &mut self.source {
+            Source::Live(reader) => reader.next().await,
+            Source::Stored { text, outcome } => match text.take().filter(|text| !text.is_empty()) {
+                Some(text) => Some(Event::Text(text)),
+                None => outcome.take().map(Event::End),
+            },
+        }
+    }
+
+    /// Whether it was made before this request.
+    pub fn is_stored(&self) -> bool {
+        matches!(self.source, Source::Stored { .. })
+    }
+}
+
+/// What the database says about a message that is to be sent.
+enum Found {
+    /// It was sent before.
+    Claim(ConversationRow, Box<ClaimRow>),
+    /// It is new, in a conversation that is there.
+    New(ConversationRow),
+    /// It is the first of a conversation.
+    First,
+}
+
+/// What is written when a message is claimed.
+struct Turn {
+    owner: Uuid,
+    conversation_id: String,
+    conversation_key: Uuid,
+    /// Set when the conversation is begun with this message.
+    begin: Option<(String, String)>,
+    question: Question,
+    charge: Charge,
+    access: Access,
+    generation: Uuid,
+    reply_id: String,
+    reply_body: Sealed,
+    instance: Uuid,
+    lease: Timestamp,
+    most_at_once: i64,
+    now: Timestamp,
+}
+
+enum Question {
+    New {
+        id: String,
+        body: Sealed,
+    },
+    /// A reply to it failed without a word and is tried again.
+    Again {
+        seq: i64,
+        failed_reply: i64,
+    },
+}
+
+/// Why a claim was not made.
+enum NotClaimed {
+    Refused(ChatError),
+    /// Somebody else wrote in between; look again.
+    Overtaken,
+}
+
+impl From<db::Error> for NotClaimed {
+    fn from(error: db::Error) -> Self {
+        NotClaimed::Refused(error.into())
+    }
+}
+
+impl From<ChatError> for NotClaimed {
+    fn from(error: ChatError) -> Self {
+        NotClaimed::Refused(error)
+    }
+}
+
+impl Chat {
+    /// Stores a message and begins the reply, or finds the reply to a message that was sent before.
+    ///
+    /// No connection to the database is held while the provider talks. The reply goes on when the caller leaves; it is
+    /// found again by sending the same message, by [`Chat::resume`], or in the history.
+    ///
+    /// # Errors
+    ///
+    /// In the order of API.md. After an error nothing is stored and nothing is charged.
+    pub async fn send(&self, caller: Caller, message: SendMessage) -> Result<Reply, ChatError> {
+        for _ in 0..TRIES {
+            match self.try_send(caller, &message).await {
+                Ok(reply) => return Ok(reply),
+                Err(NotClaimed::Overtaken) => {}
+                Err(NotClaimed::Refused(error)) => {
+                    // Sent twice at the same moment: who lost joins the one that won, and is refused nothing.
+                    let overtaken =
+                        error.may_come_from_a_double() && self.is_answered(caller, &message).await?;
+                    if !overtaken {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Err(ChatError::GenerationInProgress)
+    }
+
+    /// Whether the message has a reply, made or being made.
+    async fn is_answered(&self, caller: Caller, message: &SendMessage) -> Result<bool, ChatError> {
+        let found = self.look_up(caller.user_id, message).await?;
+        Ok(matches!(found, Found::Claim(_, claim) if claim.status != MessageStatus::Failed))
+    }
+
+    async fn try_send(&self, caller: Caller, message: &SendMessage) -> Result<Reply, NotClaimed> {
+        let owner = caller.user_id;
+        let data_key = self.keyring.user(owner).await.map_err(ChatError::from)?;
+        let (question, conversation) = match self.look_up(owner, message).await? {
+            Found::Claim(conversation, claim) => {
+                self.compare(&data_key, conversation.key, message, &claim)?;
+                if claim.status != MessageStatus::Failed {
+                    return Ok(self.rejoin(owner, &data_key, conversation.key, *claim).await?);
+                }
+                let again = Question::Again { seq: claim.question_seq, failed_reply: claim.reply_seq };
+                (Some(again), Some(conversation))
+            }
+            Found::New(conversation) => (None, Some(conversation)),
+            Found::First => (None, None),
+        };
+
+        let companion = match &conversation {
+            Some(conversation) => self
+                .companions
+                .get(&conversation.companion_id)
+                .filter(|companion| companion.card.available)
+                .ok_or(ChatError::CompanionGone)?,
+            None => self.choose(message.companion.as_deref())?,
+        };
+        let access = self.check_access(caller, &companion.card.id).await?;
+
+        let now = self.clock.now();
+        let conversation_key = conversation.as_ref().map_or_else(|| self.random.uuid(now), |row| row.key);
+        let seal = |id: &str, text: &str| {
+            data_key.seal(body_place(&conversation_key, id), text.as_bytes(), &*self.random)
+        };
+        let reply_id = self.random.uuid(now).to_string();
+        let turn = Turn {
+            owner,
+            conversation_id: message.conversation.clone(),
+            conversation_key,
+            begin: conversation.is_none().then(|| (companion.card.id.clone(), self.model().to_owned())),
+            question: question.unwrap_or_else(|| Question::New {
+                id: message.message.clone(),
+                body: seal(&message.message, &message.text),
+            }),
+            charge: Charge::at(owner, now),
+            access,
+            generation: self.random.uuid(now),
+            reply_body: seal(&reply_id, ""),
+            reply_id,
+            instance: self.instance,
+            lease: time::after(now, self.settings.lease),
+            most_at_once: self.settings.generations_per_user,
+            now,
+        };
+        let task = Task {
+            generation: Generation::new(turn.generation, turn.reply_id.clone()),
+            owner,
+            conversation: conversation_key,
+            data_key,
+            companion: companion.clone(),
+            charge: turn.charge,
+            question_seq: 0,
+            reply_seq: 0,
+            started_at: now,
+        };
+        self.claim_and_begin(turn, task).await
+    }
+
+    /// Claims in a task of its own, so that a caller who leaves between the commit and the start cannot leave a claim
+    /// behind that nobody works on.
+    async fn claim_and_begin(&self, turn: Turn, task: Task) -> Result<Reply, NotClaimed> {
+        // Before the claim: whoever finds the claim finds the generation.
+        if !self.live.add(&task.generation) {
+            return Err(ChatError::Overloaded.into());
+        }
+        let chat = self.clone();
+        let (send, claimed) = tokio::sync::oneshot::channel();
+        self.tasks.spawn(async move {
+            let billing = chat.billing.clone();
+            let result = chat.db.write(async move |c| claim(&turn, &billing, &c).await).await;
+            let begun = match result {
+                Ok((question_seq, reply_seq)) => {
+                    let reply = Reply::live(&task.generation);
+                    chat.supervise(Task { question_seq, reply_seq, ..task });
+                    Ok(reply)
+                }
+                Err(refused) => {
+                    chat.live.remove(task.generation.id);
+                    Err(refused)
+                }
+            };
+            // If the caller has left, dropping the reply is what it would have done itself.
+            let _ = send.send(begun);
+        });
+        claimed.await.unwrap_or(Err(NotClaimed::Refused(ChatError::Overloaded)))
+    }
+
+    /// Listens to the reply that is being made in a conversation. `None` if there is none here.
+    pub async fn resume(&self, caller: Caller, conversation: &str) -> Result<Option<Reply>, ChatError> {
+        let owner = caller.user_id;
+        let row = self.db.read(async |c| store::find_conversation(owner, conversation).opt(&c).await).await?;
+        let live = row.and_then(|row| row.generation_id).and_then(|id| self.live.get(id));
+        Ok(live.as_ref().map(Reply::live))
+    }
+
+    /// Stops the reply that is being made, wherever it is made; with another generation's id, nothing.
+    pub async fn stop(
+        &self,
+        caller: Caller,
+        conversation: &str,
+        only: Option<Uuid>,
+    ) -> Result<(), ChatError> {
+        let owner = caller.user_id;
+        let row = self.db.read(async |c| store::find_conversation(owner, conversation).opt(&c).await).await?;
+        let Some(running) = row.and_then(|row| row.generation_id) else { return Ok(()) };
+        if only.is_some_and(|only| only != running) {
+            return Ok(());
+        }
+        match self.live.get(running) {
+            Some(live) => live.stop(),
+            // Another instance makes it; that one looks at the row when it renews its lease.
+            None => {
+                self.db.write(async move |c| store::request_stop(owner, running).exec(&c).await).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_up(&self, owner: Uuid, message: &SendMessage) -> Result<Found, ChatError> {
+        self.db
+            .read(async |c| {
+                let Some(row) = store::find_conversation(owner, &message.conversation).opt(&c).await? else {
+                    return Ok(Found::First);
+                };
+                if row.deleted_at.is_some() {
+                    return Err(ChatError::NotFound);
+                }
+                let claim = store::find_claim(owner, row.key, &message.message).opt(&c).await?;
+                Ok(match claim {
+                    Some(claim) => Found::Claim(row, Box::new(claim)),
+                    None => Found::New(row),
+                })
+            })
+            .await
+    }
+
+    /// The same id must mean the same text.
+    fn compare(
+        &self,
+        key: &DataKey,
+        conversation: Uuid,
+        message: &SendMessage,
+        claim: &ClaimRow,
+    ) -> Result<(), ChatError> {
+        let text = key.open_text(body_place(&conversation, &message.message), &claim.question)?;
+        if text == message.text { Ok(()) } else { Err(ChatError::IdempotencyMismatch) }
+    }
+
+    /// The reply to a message that was sent before: joined while it is made, else as it was stored.
+    async fn rejoin(
+        &self,
+        owner: Uuid,
+        key: &DataKey,
+        conversation: Uuid,
+        claim: ClaimRow,
+    ) -> Result<Reply, ChatError> {
+        if claim.status == MessageStatus::Generating {
+            let live = self.live.get(claim.generation_id);
+            // Made by another instance, or settled since we looked.
+            return live.as_ref().map(Reply::live).ok_or(ChatError::GenerationInProgress);
+        }
+        let text = key.open_text(body_place(&conversation, &claim.reply_id), &claim.reply)?;
+        let outcome = Outcome {
+            status: claim.status,
+            finish: claim.finish_reason.as_deref().map(FinishReason::from_name),
+            error: claim.error_code.as_deref().and_then(Code::from_name),
+            retry_after: None,
+            model: claim.model,
+            usage: Usage {
+                input_tokens: claim.input_tokens,
+                output_tokens: claim.output_tokens,
+                estimated: claim.tokens_estimated,
+            },
+            quota: Some(self.billing.quota(owner).await?),
+            created_at: claim.started_at,
+        };
+        Ok(Reply {
+            generation_id: claim.generation_id,
+            message_id: claim.reply_id,
+            source: Source::Stored { text: Some(text), outcome: Some(Box::new(outcome)) },
+        })
+    }
+
+    /// Consents, access, limits: in this order, before anything is written.
+    async fn check_access(&self, caller: Caller, companion: &str) -> Result<Access, ChatError> {
+        self.auth.require_consents(caller.user_id).await?;
+        let access = self.billing.access();
+        let quota = self.billing.quota(caller.user_id).await?;
+        if access.messages_per_day == 0 || !access.companions.include(companion) {
+            return Err(ChatError::SubscriptionRequired(quota));
+        }
+        if quota.used >= quota.limit {
+            return Err(ChatError::QuotaExhausted(quota));
+        }
+        if self.tasks.is_stopping() {
+            return Err(ChatError::Overloaded);
+        }
+        Ok(access)
+    }
+}
+
+/// The transaction of a send. Rows are taken in the order user, conversation, message.
+async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<(i64, i64), NotClaimed> {
+    let Turn { owner, conversation_id, conversation_key, generation, now, .. } = turn;
+    if turn.charge.take(c, &turn.access).await?.is_none() {
+        return Err(ChatError::QuotaExhausted(billing.quota_in(c, turn.charge).await?).into());
+    }
+    if store::count_running(*owner).one(c).await? >= turn.most_at_once {
+        return Err(ChatError::TooManyGenerations.into());
+    }
+    if let Some((companion, model)) = &turn.begin {
+        store::add_conversation(*conversation_key, *owner, conversation_id, companion, model, None, *now)
+            .exec(c)
+            .await?;
+    }
+    let claimed = match &turn.question {
+        Question::New { .. } => store::claim_turn(*owner, conversation_id, *generation, *now).opt(c).await?,
+        Question::Again { failed_reply, .. } => {
+            store::claim_retry(*owner, conversation_id, *generation, *failed_reply, *now).opt(c).await?
+        }
+    };
+    let Some(Claimed { key, last_seq: reply_seq }) = claimed else {
+        return Err(why_not(turn, c).await?);
+    };
+    if key != *conversation_key {
+        return Err(NotClaimed::Overtaken); // Begun by another request, under another key.
+    }
+    let question_seq = match &turn.question {
+        Question::New { id, body } => {
+            let seq = reply_seq.saturating_sub(1);
+            let (role, status) = (MessageRole::User, MessageStatus::Complete);
+            if store::add_message(key, seq, id, role, status, body, *now).exec(c).await? == 0 {
+                return Err(NotClaimed::Overtaken);
+            }
+            seq
+        }
+        Question::Again { seq, failed_reply } => {
+            store::remove_failed_reply(*owner, key, *failed_reply).exec(c).await?;
+            *seq
+        }
+    };
+    let (role, status) = (MessageRole::Assistant, MessageStatus::Generating);
+    store::add_message(key, reply_seq, &turn.reply_id, role, status, &turn.reply_body, *now).exec(c).await?;
+    store::add_generation(
+        *generation,
+        key,
+        *owner,
+        question_seq,
+        reply_seq,
+        &turn.reply_id,
+        turn.instance,
+        turn.lease,
+        turn.charge.day,
+        *now,
+    )
+    .exec(c)
+    .await?;
+    Ok((question_seq, reply_seq))
+}
+
+/// Why a conversation did not let the message in.
+async fn why_not(turn: &Turn, c: &Conn) -> Result<NotClaimed, NotClaimed> {
+    let row = store::find_conversation(turn.owner, &turn.conversation_id).opt(c).await?;
+    Ok(match row {
+        None => NotClaimed::Overtaken,
+        Some(row) if row.deleted_at.is_some() => ChatError::NotFound.into(),
+        Some(row) if row.generation_id.is_some() => ChatError::GenerationInProgress.into(),
+        Some(_) => ChatError::Superseded.into(),
+    })
+}
+
+impl ChatError {
+    /// Whether the same message, sent at the same moment by somebody else's connection, can be the reason.
+    fn may_come_from_a_double(&self) -> bool {
+        matches!(
+            self,
+            ChatError::QuotaExhausted(_) | ChatError::GenerationInProgress | ChatError::TooManyGenerations
+        )
+    }
+}

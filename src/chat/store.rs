@@ -1,0 +1,227 @@
+//! The queries of the chat. Each names the owner; rows of a conversation are reached through its owner's row.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{MessageRole, MessageStatus};
+use crate::{platform::seal::Sealed, queries, record};
+
+queries! {
+    fn find_conversation(owner: Uuid, id: str) -> ConversationRow =
+        "SELECT key, id, companion_id, model, title, message_count, generation_id, created_at, updated_at,
+                deleted_at
+           FROM conversation WHERE owner_id = $1 AND id = $2";
+
+    fn conversations(owner: Uuid, before: i64, before_key: Uuid, limit: i64) -> ConversationRow =
+        "SELECT key, id, companion_id, model, title, message_count, generation_id, created_at, updated_at,
+                deleted_at
+           FROM conversation
+          WHERE owner_id = $1 AND deleted_at IS NULL AND (updated_at, key) < ($2, $3)
+          ORDER BY updated_at DESC, key DESC LIMIT $4";
+
+    /// Begins a conversation, unless its owner has used the id.
+    fn add_conversation(
+        key: Uuid, owner: Uuid, id: str, companion_id: str, model: str, title: Option<Sealed>, now: Timestamp,
+    ) =
+        "INSERT INTO conversation (key, owner_id, id, companion_id, model, title, last_seq, message_count, created_at,
+                                   updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, 0, 0, $7, $7)
+         ON CONFLICT (owner_id, id) DO NOTHING";
+
+    fn retitle(owner: Uuid, id: str, title: Option<Sealed>) =
+        "UPDATE conversation SET title = $3 WHERE owner_id = $1 AND id = $2 AND deleted_at IS NULL";
+
+    /// Empties a conversation; its row stays, so that the id stays taken. The messages go by a job.
+    fn delete_conversation(owner: Uuid, id: str, now: Timestamp) =
+        "UPDATE conversation SET deleted_at = $3, title = NULL, message_count = 0, generation_id = NULL
+          WHERE owner_id = $1 AND id = $2 AND deleted_at IS NULL";
+
+    fn purge_messages(conversation: Uuid, limit: i64) =
+        "DELETE FROM message
+          WHERE conversation_key = $1
+            AND seq IN (SELECT seq FROM message WHERE conversation_key = $1 ORDER BY seq LIMIT $2)";
+
+    /// Takes two places, for a question and its reply. No row: not the owner's, deleted, or a reply is being made.
+    fn claim_turn(owner: Uuid, id: str, generation: Uuid, now: Timestamp) -> Claimed =
+        "UPDATE conversation
+            SET generation_id = $3, last_seq = last_seq + 2, message_count = message_count + 1, updated_at = $4
+          WHERE owner_id = $1 AND id = $2 AND deleted_at IS NULL AND generation_id IS NULL
+         RETURNING key, last_seq";
+
+    /// Takes one place for another try at the last reply. `last_seq` is that reply's place: nothing came after it.
+    fn claim_retry(owner: Uuid, id: str, generation: Uuid, last_seq: i64, now: Timestamp) -> Claimed =
+        "UPDATE conversation
+            SET generation_id = $3, last_seq = last_seq + 1, message_count = message_count - 1, updated_at = $5
+          WHERE owner_id = $1 AND id = $2 AND deleted_at IS NULL AND generation_id IS NULL AND last_seq = $4
+         RETURNING key, last_seq";
+
+    fn remove_failed_reply(owner: Uuid, conversation: Uuid, seq: i64) =
+        "DELETE FROM message
+          WHERE conversation_key = $2 AND seq = $3 AND status = 'failed'
+            AND EXISTS (SELECT 1 FROM conversation WHERE key = $2 AND owner_id = $1)";
+
+    /// No row is added when the conversation has a message with this id.
+    fn add_message(
+        conversation: Uuid, seq: i64, id: str, role: MessageRole, status: MessageStatus, body: Sealed, now: Timestamp,
+    ) =
+        "INSERT INTO message (conversation_key, seq, id, role, status, body, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (conversation_key, id) DO NOTHING";
+
+    /// A message that was sent before, with the newest reply to it.
+    fn find_claim(owner: Uuid, conversation: Uuid, message_id: str) -> ClaimRow =
+        "SELECT q.seq AS question_seq, q.body AS question, g.id AS generation_id, g.reply_id, g.reply_seq, g.status,
+                g.finish_reason, g.error_code, g.model, g.input_tokens, g.output_tokens, g.tokens_estimated,
+                g.started_at, r.body AS reply
+           FROM conversation c
+           JOIN message q ON q.conversation_key = c.key
+           JOIN generation g ON g.conversation_key = c.key AND g.question_seq = q.seq
+           JOIN message r ON r.conversation_key = c.key AND r.seq = g.reply_seq
+          WHERE c.owner_id = $1 AND c.key = $2 AND q.id = $3
+          ORDER BY g.reply_seq DESC LIMIT 1";
+
+    /// Messages before a place, newest first.
+    fn messages(owner: Uuid, conversation: Uuid, before_seq: i64, limit: i64) -> MessageRow =
+        "SELECT m.seq, m.id, m.role, m.status, m.body, m.model, m.created_at
+           FROM conversation c JOIN message m ON m.conversation_key = c.key
+          WHERE c.owner_id = $1 AND c.key = $2 AND m.seq < $3 AND m.status <> 'generating'
+          ORDER BY m.seq DESC LIMIT $4";
+
+    fn count_running(owner: Uuid) -> i64 =
+        "SELECT COUNT(*) FROM generation WHERE owner_id = $1 AND status = 'generating'";
+
+    fn add_generation(
+        id: Uuid, conversation: Uuid, owner: Uuid, question_seq: i64, reply_seq: i64, reply_id: str, instance: Uuid,
+        lease: Timestamp, quota_day: i64, now: Timestamp,
+    ) =
+        "INSERT INTO generation (id, conversation_key, owner_id, question_seq, reply_seq, reply_id, instance, lease,
+                                 partial, stop_requested, status, quota_day, quota_returned, input_tokens,
+                                 output_tokens, tokens_estimated, started_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, FALSE, FALSE, 'generating', $9, FALSE, 0, 0, FALSE, $10)";
+
+    /// Prolongs a lease and says whether a stop was asked for. No row: the reply was settled by another instance.
+    fn renew_lease(owner: Uuid, id: Uuid, instance: Uuid, lease: Timestamp, partial: bool) -> bool =
+        "UPDATE generation SET lease = $4, partial = (partial OR $5)
+          WHERE owner_id = $1 AND id = $2 AND instance = $3 AND status = 'generating'
+         RETURNING stop_requested";
+
+    fn store_partial(conversation: Uuid, seq: i64, body: Sealed) =
+        "UPDATE message SET body = $3 WHERE conversation_key = $1 AND seq = $2 AND status = 'generating'";
+
+    /// Ends a reply that this instance was making. No row: another instance has ended it.
+    fn settle(
+        owner: Uuid, id: Uuid, instance: Uuid, status: MessageStatus, finish_reason: Option<String>,
+        error_code: Option<String>, provider: Option<String>, model: Option<String>, input_tokens: i64,
+        output_tokens: i64, tokens_estimated: bool, quota_returned: bool, now: Timestamp,
+    ) =
+        "UPDATE generation
+            SET status = $4, finish_reason = $5, error_code = $6, provider = $7, model = $8, input_tokens = $9,
+                output_tokens = $10, tokens_estimated = $11, quota_returned = $12, ended_at = $13
+          WHERE owner_id = $1 AND id = $2 AND instance = $3 AND status = 'generating'";
+
+    fn settle_message(
+        conversation: Uuid, seq: i64, status: MessageStatus, body: Sealed, model: Option<String>,
+    ) =
+        "UPDATE message SET status = $3, body = $4, model = $5
+          WHERE conversation_key = $1 AND seq = $2 AND status = 'generating'";
+
+    /// Lets the next message in.
+    fn release_conversation(conversation: Uuid, generation: Uuid, now: Timestamp) =
+        "UPDATE conversation SET generation_id = NULL, message_count = message_count + 1, updated_at = $3
+          WHERE key = $1 AND generation_id = $2";
+
+    /// Replies that nobody works on any more.
+    fn abandoned(now: Timestamp) -> AbandonedRow =
+        "SELECT id, owner_id, conversation_key, reply_seq, quota_day, partial
+           FROM generation WHERE status = 'generating' AND lease < $1 ORDER BY lease LIMIT 100";
+
+    /// Replies that this instance worked on before it was restarted.
+    scan fn abandoned_by(instance: Uuid) -> AbandonedRow =
+        "SELECT id, owner_id, conversation_key, reply_seq, quota_day, partial
+           FROM generation WHERE status = 'generating' AND instance = $1 LIMIT 100";
+
+    /// Ends an abandoned reply. Its own instance may do so at once, others after its lease.
+    fn settle_abandoned(
+        id: Uuid, status: MessageStatus, error_code: str, quota_returned: bool, instance: Uuid, now: Timestamp,
+    ) =
+        "UPDATE generation SET status = $2, error_code = $3, quota_returned = $4, ended_at = $6
+          WHERE id = $1 AND status = 'generating' AND (instance = $5 OR lease < $6)";
+
+    fn settle_abandoned_message(conversation: Uuid, seq: i64, status: MessageStatus) =
+        "UPDATE message SET status = $3 WHERE conversation_key = $1 AND seq = $2 AND status = 'generating'";
+
+    /// Asks whichever instance makes the reply to stop.
+    fn request_stop(owner: Uuid, id: Uuid) =
+        "UPDATE generation SET stop_requested = TRUE WHERE owner_id = $1 AND id = $2 AND status = 'generating'";
+}
+
+record! {
+    /// A conversation's row.
+    #[derive(Clone)]
+    pub struct ConversationRow {
+        pub(super) key: Uuid,
+        pub(super) id: String,
+        pub(super) companion_id: String,
+        pub(super) model: String,
+        pub(super) title: Option<Sealed>,
+        pub(super) message_count: i64,
+        pub(super) generation_id: Option<Uuid>,
+        pub(super) created_at: Timestamp,
+        pub(super) updated_at: Timestamp,
+        pub(super) deleted_at: Option<Timestamp>,
+    }
+}
+
+record! {
+    /// Places in a conversation that were taken.
+    pub struct Claimed {
+        pub(super) key: Uuid,
+        pub(super) last_seq: i64,
+    }
+}
+
+record! {
+    /// A message that was sent before, with the newest reply to it.
+    pub struct ClaimRow {
+        pub(super) question_seq: i64,
+        pub(super) question: Sealed,
+        pub(super) generation_id: Uuid,
+        pub(super) reply_id: String,
+        pub(super) reply_seq: i64,
+        pub(super) status: MessageStatus,
+        pub(super) finish_reason: Option<String>,
+        pub(super) error_code: Option<String>,
+        pub(super) model: Option<String>,
+        pub(super) input_tokens: i64,
+        pub(super) output_tokens: i64,
+        pub(super) tokens_estimated: bool,
+        pub(super) started_at: Timestamp,
+        pub(super) reply: Sealed,
+    }
+}
+
+record! {
+    /// A message's row.
+    pub struct MessageRow {
+        pub(super) seq: i64,
+        pub(super) id: String,
+        pub(super) role: MessageRole,
+        pub(super) status: MessageStatus,
+        pub(super) body: Sealed,
+        pub(super) model: Option<String>,
+        pub(super) created_at: Timestamp,
+    }
+}
+
+record! {
+    /// A reply that nobody works on any more.
+    #[derive(Clone)]
+    pub struct AbandonedRow {
+        pub(super) id: Uuid,
+        pub(super) owner_id: Uuid,
+        pub(super) conversation_key: Uuid,
+        pub(super) reply_seq: i64,
+        pub(super) quota_day: i64,
+        pub(super) partial: bool,
+    }
+}

@@ -1,0 +1,144 @@
+//! The outermost layer: what every answer has in common.
+//!
+//! It gives each request an id, renders problems, logs their cause once, writes one line per request, and sets the
+//! headers that API.md promises everywhere. Paths are logged by their template and queries not at all: both can hold
+//! what people typed.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use super::{
+    clock::SharedClock,
+    problem::{Code, Problem},
+    random::SharedRandom,
+};
+
+/// The header that carries a request's id.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Content that is not one of our own pages may load and be framed by nothing.
+const NO_CONTENT: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+
+/// What the layer has to know.
+#[derive(Clone)]
+pub struct Edge {
+    /// Where request ids come from.
+    pub random: SharedRandom,
+    /// The time in request ids.
+    pub clock: SharedClock,
+    /// Whether callers come by https, as the public URL says; then HSTS is sent.
+    pub https: bool,
+    /// In development, the only hosts that are answered: a page elsewhere that resolves its name to this machine
+    /// (DNS rebinding) must not reach the mailbox.
+    pub only_hosts: Option<Arc<[String]>>,
+}
+
+/// The id of the request that is being handled.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub Arc<str>);
+
+/// The middleware.
+pub async fn edge(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(&edge, request.headers());
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let method = request.method().clone();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "(unknown)".to_owned(), |path| path.as_str().to_owned());
+    let span = tracing::info_span!("request", id = %id);
+
+    let allowed = edge.only_hosts.as_deref().is_none_or(|hosts| is_one_of(request.headers(), hosts));
+    let response = if allowed {
+        next.run(request).instrument(span.clone()).await
+    } else {
+        Problem::new(Code::Forbidden, "Development answers to localhost only.").into_response()
+    };
+
+    let _inside = span.enter();
+    let mut response = render_problem(response, &id);
+    add_headers(&edge, response.headers_mut(), &id);
+    let status = response.status().as_u16();
+    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(%method, route, status, ms, "request");
+    metrics::histogram!("http_request_seconds", "method" => method.to_string(), "route" => route, "status" => status.to_string())
+        .record(started.elapsed());
+    response
+}
+
+/// Axum answers some requests before any handler of ours; they become problems here.
+fn render_problem(mut response: Response, id: &RequestIdText) -> Response {
+    let problem = match response.extensions_mut().remove::<Problem>() {
+        Some(problem) => problem,
+        None if response.status() == StatusCode::METHOD_NOT_ALLOWED => {
+            let problem = Problem::new(Code::MethodNotAllowed, "`Allow` names the methods of this address.");
+            match response.headers().get(header::ALLOW) {
+                Some(methods) => problem.allowing(methods.clone()),
+                None => problem,
+            }
+        }
+        None => return response,
+    };
+    let code = problem.code().as_str();
+    match problem.cause() {
+        Some(cause) if problem.code().status().is_server_error() => tracing::error!(code, cause, "problem"),
+        Some(cause) => tracing::info!(code, cause, "problem"),
+        None => tracing::debug!(code, "problem"),
+    }
+    let mut rendered = problem.render(id);
+    // Cookies and the like that were set beside the problem stay.
+    for (name, value) in response.headers() {
+        if !matches!(*name, header::CONTENT_TYPE | header::CONTENT_LENGTH | header::ALLOW) {
+            rendered.headers_mut().append(name, value.clone());
+        }
+    }
+    rendered
+}
+
+type RequestIdText = Arc<str>;
+
+/// Takes the caller's id if it is harmless, else makes one.
+fn request_id(edge: &Edge, headers: &HeaderMap) -> RequestIdText {
+    let harmless = |id: &&str| {
+        (8..=64).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    };
+    match headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok()).filter(harmless) {
+        Some(id) => id.into(),
+        None => edge.random.uuid(edge.clock.now()).to_string().into(),
+    }
+}
+
+fn add_headers(edge: &Edge, headers: &mut HeaderMap, id: &str) {
+    let mut default = |name: HeaderName, value: HeaderValue| {
+        headers.entry(name).or_insert(value);
+    };
+    default(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    default(header::CONTENT_SECURITY_POLICY, NO_CONTENT);
+    default(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    default(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if edge.https {
+        default(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=63072000"));
+    }
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+}
+
+fn is_one_of(headers: &HeaderMap, hosts: &[String]) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((inside, _)) => inside,
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+}

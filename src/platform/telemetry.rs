@@ -1,0 +1,44 @@
+//! Logs and metrics.
+//!
+//! Only events of this program are ever shown, whatever the level: drivers and clients log parameters, headers and
+//! bodies at `debug` and `trace`, and those are people's words and our keys.
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line, for collectors.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Starts logging to standard error. Does nothing if it was started before.
+pub fn start_logging(format: LogFormat, level: tracing::Level) {
+    let filter = EnvFilter::new(format!("off,digitalmistress={level}"));
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = match format {
+        LogFormat::Json => {
+            let layer = fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
+            registry.with(layer.with_writer(std::io::stderr)).try_init()
+        }
+        LogFormat::Text => {
+            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            let layer = fmt::layer().compact().with_target(false).with_ansi(colours);
+            registry.with(layer.with_writer(std::io::stderr)).try_init()
+        }
+    };
+    drop(started); // A second start keeps the first.
+}
+
+/// Bounds of the histograms, in seconds: from a database read to a long reply.
+const SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
+
+/// Starts collecting metrics and returns what renders them; `None` if that was done before.
+pub fn start_metrics() -> Option<PrometheusHandle> {
+    PrometheusBuilder::new().set_buckets(SECONDS).ok()?.install_recorder().ok()
+}
