@@ -4,7 +4,12 @@
 //! `http → service → store → mod`.
 
 pub mod account;
+pub mod app;
 pub mod auth;
 pub mod billing;
 pub mod chat;
+pub mod commands;
+pub mod config;
+pub mod jobs;
+pub mod openapi;
 pub mod platform;

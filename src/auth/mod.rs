@@ -29,7 +29,7 @@ pub use self::{
     caller::CurrentUser,
     email::Email,
     password::{HashError, Password, PasswordRules},
-    service::{Auth, AuthError},
+    service::{Auth, AuthError, StartError},
 };
 
 /// The fewest years that a user has lived.

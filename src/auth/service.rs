@@ -216,7 +216,7 @@ impl Auth {
     }
 
     /// Removes rows that have had their time. Called now and then.
-    pub async fn sweep(&self) -> Result<(), AuthError> {
+    pub async fn sweep(&self) -> Result<(), db::Error> {
         let now = self.clock.now();
         self.db
             .write(async move |c| {

@@ -29,7 +29,7 @@ use crate::{
 
 use self::provider::{ChatProvider, FinishReason};
 pub use self::{
-    companions::{Companion, Companions},
+    companions::{Companion, CompanionCard, Companions},
     service::{Chat, ChatError, PURGE_JOB, Start},
 };
 

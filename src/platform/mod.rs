@@ -1,6 +1,7 @@
 //! Tools that know no slice of the product.
 
 pub mod clock;
+pub mod data_dir;
 pub mod db;
 pub mod edge;
 pub mod extract;

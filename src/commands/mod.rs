@@ -1,0 +1,183 @@
+//! The commands of the program.
+
+mod banner;
+mod serve;
+mod user;
+
+use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use uuid::Uuid;
+
+use crate::{
+    app::{App, World},
+    config::{Config, Fault, Profile, Sources},
+    platform::{
+        clock::{SharedClock, SystemClock},
+        data_dir,
+        db::{Db, MIGRATIONS},
+        random::{SharedRandom, SystemRandom},
+        tasks::Tasks,
+    },
+};
+
+/// The backend of a companion-chat service for adults.
+#[derive(Debug, Parser)]
+#[command(name = "digitalmistress", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Options {
+    /// A settings file that is laid over the defaults
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Which defaults to use; also DM_PROFILE [default: production, development for `dev`]
+    #[arg(long, global = true, value_name = "PROFILE")]
+    profile: Option<ProfileName>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ProfileName {
+    Development,
+    Production,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start everything on this machine, with a demo companion and a mailbox page
+    Dev,
+    /// Start the server
+    Serve,
+    /// Bring the database's schema up to date
+    Migrate,
+    /// Read the settings and list everything that is wrong with them
+    CheckConfig,
+    /// Print the API document
+    Openapi,
+    /// Manage users
+    #[command(subcommand)]
+    User(user::UserCommand),
+}
+
+/// Why a command failed; printed to standard error.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs a command.
+pub fn run(cli: &Cli, env: Vec<(String, String)>) -> ExitCode {
+    match try_run(cli, env) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("digitalmistress: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_run(cli: &Cli, env: Vec<(String, String)>) -> Result<(), Failure> {
+    let sources = sources(cli, env)?;
+    let mut config = Config::load(&sources).map_err(|faults| list(&faults))?;
+    if matches!(cli.command, Command::CheckConfig) {
+        return say("The settings are sound.");
+    }
+    let world = World {
+        clock: Arc::new(SystemClock) as SharedClock,
+        random: Arc::new(SystemRandom) as SharedRandom,
+        tasks: Tasks::default(),
+        instance: Uuid::nil(),
+    };
+    add_development_key(&mut config, &world)?;
+    crate::platform::telemetry::start_logging(config.log_format, config.log_level);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match &cli.command {
+            Command::Dev | Command::Serve => serve::serve(config, world).await,
+            Command::Migrate => migrate(&config, &world).await,
+            Command::Openapi => openapi().await,
+            Command::User(command) => user::run(command, &config, &world).await,
+            Command::CheckConfig => Ok(()),
+        }
+    })
+}
+
+fn sources(cli: &Cli, env: Vec<(String, String)>) -> Result<Sources, Failure> {
+    let from_env = env.iter().find(|(name, _)| name == "DM_PROFILE").map(|(_, value)| value.as_str());
+    let profile = match (&cli.command, cli.options.profile, from_env) {
+        (Command::Dev, None | Some(ProfileName::Development), _) => Profile::Development,
+        (Command::Dev, Some(ProfileName::Production), _) => {
+            return Err("`dev` is for development; `serve` is for production".into());
+        }
+        (_, Some(ProfileName::Development), _) | (_, None, Some("development")) => Profile::Development,
+        (_, Some(ProfileName::Production), _) | (_, None, None | Some("production")) => Profile::Production,
+        (_, None, Some(_)) => return Err("DM_PROFILE must be development or production".into()),
+    };
+    if matches!(cli.command, Command::Serve) && profile == Profile::Development {
+        return Err("`serve` is for production; `dev` starts with the development profile".into());
+    }
+    Ok(Sources { profile, file: cli.options.config.clone(), env })
+}
+
+fn list(faults: &[Fault]) -> Failure {
+    let lines: Vec<String> = faults.iter().map(|fault| format!("  {fault}")).collect();
+    format!("the settings cannot be used:\n{}", lines.join("\n")).into()
+}
+
+/// Development makes its own master key.
+fn add_development_key(config: &mut Config, world: &World) -> Result<(), Failure> {
+    if config.master_keys.is_none() && config.profile == Profile::Development {
+        let file = config.development_key_file();
+        config.master_keys = Some(data_dir::development_master_key(&file, &*world.random)?);
+    }
+    Ok(())
+}
+
+async fn migrate(config: &Config, world: &World) -> Result<(), Failure> {
+    let done = Db::migrate(&config.database, MIGRATIONS, world.clock.now()).await?;
+    if let Some(backup) = done.backup {
+        say(&format!("backed up to {}", backup.display()))?;
+    }
+    for name in &done.applied {
+        say(&format!("applied {name}"))?;
+    }
+    if done.applied.is_empty() { say("The schema is up to date.") } else { Ok(()) }
+}
+
+/// Needs no settings of the operator's: the document is the same everywhere.
+async fn openapi() -> Result<(), Failure> {
+    say(&format!("{:#}", document().await?))
+}
+
+/// The API document, from an app over an empty database.
+pub async fn document() -> Result<serde_json::Value, Failure> {
+    let scratch = std::env::temp_dir().join(format!("digitalmistress-openapi-{}", std::process::id()));
+    let env = vec![("DM__SERVER__DATA_DIR".to_owned(), scratch.display().to_string())];
+    let sources = Sources { profile: Profile::Development, file: None, env };
+    let mut config = Config::load(&sources).map_err(|faults| list(&faults))?;
+    let world = World {
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+        tasks: Tasks::default(),
+        instance: Uuid::nil(),
+    };
+    add_development_key(&mut config, &world)?;
+    let app = App::start(&config, &world).await?;
+    let document = app.document();
+    app.db.close().await?;
+    std::fs::remove_dir_all(&scratch)?;
+    Ok(document)
+}
+
+/// Prints a line for whoever gave the command. A closed pipe ends the command.
+fn say(line: &str) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{line}")?;
+    Ok(())
+}
+
+fn complain(line: &str) {
+    // If even that fails there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

@@ -1,0 +1,560 @@
+//! Typed settings: read in layers, judged as a whole, with every fault reported at once.
+
+mod layers;
+mod reader;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
+
+pub use self::layers::Profile;
+use self::reader::Reader;
+use crate::{
+    auth::{AuthSettings, PasswordRules, Policy},
+    billing::{self, BillingSettings},
+    chat::{
+        ChatSettings, Companion, Companions,
+        providers::{demo::DemoSettings, openai::OpenAiSettings},
+    },
+    platform::{
+        db::{self, DatabaseSettings},
+        mail::SmtpSettings,
+        seal::MasterKeys,
+        telemetry::LogFormat,
+    },
+};
+
+/// The file with the master key that `dev` makes.
+const DEVELOPMENT_KEY_FILE: &str = "master.key";
+
+/// Everything that an operator decides.
+#[derive(Debug)]
+pub struct Config {
+    /// Which defaults were used.
+    pub profile: Profile,
+    /// Listening and addresses.
+    pub server: ServerSettings,
+    /// Where the data is.
+    pub database: DatabaseSettings,
+    /// Whether a PostgreSQL schema is brought up to date at start.
+    pub migrate_on_start: bool,
+    /// The master keys; `None` in development, where a file is made.
+    pub master_keys: Option<SecretString>,
+    /// Identity.
+    pub auth: AuthSettings,
+    /// Access.
+    pub billing: BillingSettings,
+    /// The chat.
+    pub chat: ChatSettings,
+    /// Who can be talked to.
+    pub companions: Companions,
+    /// Who answers, in the order in which they are tried.
+    pub route: Vec<ProviderSettings>,
+    /// Limits of the HTTP clients of providers.
+    pub provider_limits: ProviderLimits,
+    /// Where mail goes.
+    pub mail: MailSettings,
+    /// How much is logged.
+    pub log_level: tracing::Level,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+/// Listening and addresses.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// Where metrics listen.
+    pub metrics_listen: Option<SocketAddr>,
+    /// How callers reach the API.
+    pub public_url: Url,
+    /// Where the frontend is.
+    pub frontend_url: Url,
+    /// Origins whose pages may call the API.
+    pub allowed_origins: Vec<String>,
+    /// Where files are kept.
+    pub data_dir: PathBuf,
+    /// Connections that are answered at once.
+    pub max_connections: usize,
+    /// How long running replies may go on after a request to end.
+    pub drain_timeout: Duration,
+}
+
+/// A provider with its name.
+#[derive(Clone, Debug)]
+pub struct ProviderSettings {
+    /// The name in the settings.
+    pub name: String,
+    /// What it is.
+    pub kind: ProviderKind,
+}
+
+/// The kinds of provider.
+#[derive(Clone, Debug)]
+pub enum ProviderKind {
+    /// Rules instead of a model.
+    Demo(DemoSettings),
+    /// A server that speaks Chat Completions.
+    OpenAi(OpenAiSettings),
+}
+
+/// Limits of the HTTP clients of providers.
+#[derive(Clone, Copy, Debug)]
+pub struct ProviderLimits {
+    /// To connect.
+    pub connect: Duration,
+    /// To be silent between two pieces.
+    pub idle: Duration,
+}
+
+/// Where mail goes.
+#[derive(Clone, Debug)]
+pub enum MailSettings {
+    /// To a page in development.
+    Mailbox,
+    /// To an SMTP server.
+    Smtp(SmtpSettings),
+}
+
+/// Something about the settings that has to be mended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The setting.
+    pub name: String,
+    /// What is wrong; never shows a secret.
+    pub what: String,
+}
+
+impl Fault {
+    fn new(name: String, what: String) -> Fault {
+        Fault { name, what }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.what)
+    }
+}
+
+/// Where to read settings from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Which defaults to use.
+    pub profile: Profile,
+    /// A file that is laid over them.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub env: Vec<(String, String)>,
+}
+
+impl Config {
+    /// Reads and judges the settings.
+    ///
+    /// # Errors
+    ///
+    /// Every fault there is.
+    pub fn load(sources: &Sources) -> Result<Config, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let settings = layers::load(sources.profile, sources.file.as_deref(), &sources.env, &mut faults);
+        let mut reader = Reader::new(settings, faults);
+        let config = read(&mut reader, sources.profile);
+        if let Some(config) = &config {
+            match sources.profile {
+                Profile::Development => check_development(config, &mut reader),
+                Profile::Production => check_production(config, &mut reader),
+            }
+        }
+        let faults = reader.finish();
+        config.filter(|_| faults.is_empty()).ok_or(faults)
+    }
+
+    /// The file with the master key that development makes.
+    pub fn development_key_file(&self) -> PathBuf {
+        self.server.data_dir.join(DEVELOPMENT_KEY_FILE)
+    }
+}
+
+/// Reads every section, whatever is wrong with the ones before.
+fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
+    let server = server(r, profile);
+    let data_dir = server.as_ref().map(|server| server.data_dir.clone());
+    let database = database(r, data_dir.as_deref().unwrap_or(Path::new("data")));
+    let migrate_on_start = r.flag("database.migrate_on_start");
+    let master_keys = master_keys(r, profile);
+    let auth = auth(r, server.as_ref());
+    let billing = billing(r, server.as_ref());
+    let chat = chat(r);
+    let companions = companions(r);
+    let provider_limits = provider_limits(r);
+    let route = route(r);
+    let mail = mail(r);
+    let log_level = r.choice(
+        "log.level",
+        &[
+            ("error", tracing::Level::ERROR),
+            ("warn", tracing::Level::WARN),
+            ("info", tracing::Level::INFO),
+            ("debug", tracing::Level::DEBUG),
+            ("trace", tracing::Level::TRACE),
+        ],
+    );
+    let log_format = r.choice("log.format", &[("json", LogFormat::Json), ("text", LogFormat::Text)]);
+    Some(Config {
+        profile,
+        server: server?,
+        database: database?,
+        migrate_on_start: migrate_on_start?,
+        master_keys: master_keys?,
+        auth: auth?,
+        billing: billing?,
+        chat: chat?,
+        companions: companions?,
+        route: route?,
+        provider_limits: provider_limits?,
+        mail: mail?,
+        log_level: log_level?,
+        log_format: log_format?,
+    })
+}
+
+fn server(r: &mut Reader, profile: Profile) -> Option<ServerSettings> {
+    let listen = r.address("server.listen");
+    let metrics_listen = r.optional_address("server.metrics_listen");
+    let given = r.optional_text("server.public_url")?;
+    let public_url = match (given, listen, profile) {
+        // Development is reached where it listens.
+        (None, Some(listen), Profile::Development) => {
+            Url::parse(&format!("http://localhost:{}", listen.port())).ok()
+        }
+        _ => r.url("server.public_url"),
+    };
+    let frontend_url = r.url("server.frontend_url");
+    let allowed_origins = origins(r);
+    let data_dir = r.needed_text("server.data_dir").map(PathBuf::from);
+    let max_connections = r.number("server.max_connections", 1, 1_000_000);
+    let drain_timeout = r.duration("server.drain_timeout");
+    Some(ServerSettings {
+        listen: listen?,
+        metrics_listen: metrics_listen?,
+        public_url: public_url?,
+        frontend_url: frontend_url?,
+        allowed_origins: allowed_origins?,
+        data_dir: data_dir?,
+        max_connections: max_connections?,
+        drain_timeout: drain_timeout?,
+    })
+}
+
+/// Exact origins: scheme, host and port, nothing else.
+fn origins(r: &mut Reader) -> Option<Vec<String>> {
+    let given = r.list("server.allowed_origins")?;
+    let mut origins = Vec::new();
+    for text in given {
+        match Url::parse(&text).map(|url| url.origin().ascii_serialization()) {
+            Ok(origin) if origin == text.trim_end_matches('/') => origins.push(origin),
+            _ => {
+                r.fault(
+                    "server.allowed_origins",
+                    format!("has “{text}”; an origin such as https://www.example.com is needed"),
+                );
+                return None;
+            }
+        }
+    }
+    Some(origins)
+}
+
+fn database(r: &mut Reader, data_dir: &Path) -> Option<DatabaseSettings> {
+    let given = r.secret("database.url");
+    let pool_size = r.number("database.pool_size", 1, 1000);
+    let ca_file = r.optional_path("database.ca_file");
+    let url = match given? {
+        None => SecretString::from(format!("sqlite:{}", data_dir.join("digitalmistress.sqlite").display())),
+        Some(url) => {
+            let text = url.expose_secret();
+            let is_postgres = text.starts_with("postgres://") || text.starts_with("postgresql://");
+            let is_sqlite =
+                text.strip_prefix("sqlite:").is_some_and(|path| !path.is_empty() && !path.starts_with(':'));
+            if !is_sqlite && !(is_postgres && text.parse::<tokio_postgres::Config>().is_ok()) {
+                r.fault(
+                    "database.url",
+                    "cannot be read; sqlite:PATH or postgres://user:password@host/name is needed",
+                );
+                return None;
+            }
+            url
+        }
+    };
+    Some(DatabaseSettings { url, pool_size: pool_size?, ca_file: ca_file? })
+}
+
+fn master_keys(r: &mut Reader, profile: Profile) -> Option<Option<SecretString>> {
+    let keys = r.secret("security.master_keys")?;
+    match &keys {
+        Some(keys) => {
+            if let Err(what) = MasterKeys::parse(keys.expose_secret()) {
+                r.fault("security.master_keys", format!("cannot be used: {what}"));
+            }
+        }
+        None if profile == Profile::Production => r.fault("security.master_keys", "is missing"),
+        None => {}
+    }
+    Some(keys)
+}
+
+fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings> {
+    let access_token_ttl = r.duration("auth.access_token_ttl");
+    let refresh_idle_ttl = r.duration("auth.refresh_idle_ttl");
+    let refresh_absolute_ttl = r.duration("auth.refresh_absolute_ttl");
+    let min_length = r.number("auth.password_min_length", 8, 64);
+    let frontend = server.map(|server| server.frontend_url.as_str().trim_end_matches('/').to_owned());
+    let mut policies = Vec::new();
+    for document in r.names_below("auth.policies") {
+        let version = r.needed_text(&format!("auth.policies.{document}.version"));
+        let url = r.optional_text(&format!("auth.policies.{document}.url"));
+        let required = r.flag(&format!("auth.policies.{document}.required"));
+        if let (Some(version), Some(url), Some(required), Some(frontend)) =
+            (version, url, required, &frontend)
+        {
+            let url = url.unwrap_or_else(|| format!("{frontend}/{document}"));
+            policies.push(Policy { document, version, url, required });
+        }
+    }
+    Some(AuthSettings {
+        issuer: server?.public_url.as_str().trim_end_matches('/').to_owned(),
+        access_token_ttl: access_token_ttl?,
+        refresh_idle_ttl: refresh_idle_ttl?,
+        refresh_absolute_ttl: refresh_absolute_ttl?,
+        password: PasswordRules { min_length: min_length? },
+        policies,
+    })
+}
+
+fn billing(r: &mut Reader, server: Option<&ServerSettings>) -> Option<BillingSettings> {
+    let free_messages_per_day = r.number("chat.free_messages_per_day", 0, 1_000_000);
+    let free_companions = r.list("chat.free_companions");
+    let free_companions = free_companions?;
+    let all = free_companions.iter().any(|id| id == "*");
+    let frontend = server?.frontend_url.as_str().trim_end_matches('/').to_owned();
+    Some(BillingSettings {
+        free_messages_per_day: free_messages_per_day?,
+        free_companions: if all {
+            billing::Companions::All
+        } else {
+            billing::Companions::Only(free_companions)
+        },
+        upgrade_url: format!("{frontend}/subscribe"),
+    })
+}
+
+fn chat(r: &mut Reader) -> Option<ChatSettings> {
+    let first_token_timeout = r.duration("chat.first_token_timeout");
+    let total_timeout = r.duration("chat.total_timeout");
+    let detached_grace = r.duration("chat.detached_grace");
+    let lease = r.duration("chat.lease");
+    let generations_per_user = r.number("chat.generations_per_user", 1, 100);
+    let max_generations = r.number("chat.max_generations", 1, 1_000_000);
+    Some(ChatSettings {
+        first_token_timeout: first_token_timeout?,
+        total_timeout: total_timeout?,
+        detached_grace: detached_grace?,
+        lease: lease?,
+        generations_per_user: generations_per_user?,
+        max_generations: max_generations?,
+    })
+}
+
+fn companions(r: &mut Reader) -> Option<Companions> {
+    let mut companions = Vec::new();
+    for id in r.names_below("chat.companions") {
+        let key = |name: &str| format!("chat.companions.{id}.{name}");
+        let order: Option<i64> = r.number(&key("order"), 0, 1_000_000);
+        let name = r.needed_text(&key("name"));
+        let tagline = r.text(&key("tagline"));
+        let greeting = r.text(&key("greeting"));
+        let avatar_url = r.optional_text(&key("avatar_url"));
+        let available = r.flag(&key("available"));
+        let requires_plan = r.optional_text(&key("requires_plan"));
+        let prompt = r.needed_text(&key("prompt"));
+        let read = || {
+            let card = crate::chat::CompanionCard {
+                id: id.clone(),
+                name: name?,
+                tagline: tagline?,
+                greeting: greeting?,
+                avatar_url: avatar_url?,
+                available: available?,
+                requires_plan: requires_plan?,
+            };
+            Some((order?, Companion { card, prompt: prompt? }))
+        };
+        companions.extend(read());
+    }
+    companions.sort_by_key(|(order, _)| *order);
+    if !companions.iter().any(|(_, companion)| companion.card.available) {
+        r.fault("chat.companions", "has nobody who is available");
+        return None;
+    }
+    Some(Companions::new(companions.into_iter().map(|(_, companion)| companion).collect()))
+}
+
+fn provider_limits(r: &mut Reader) -> Option<ProviderLimits> {
+    let connect = r.duration("chat.connect_timeout");
+    let idle = r.duration("chat.idle_timeout");
+    Some(ProviderLimits { connect: connect?, idle: idle? })
+}
+
+fn route(r: &mut Reader) -> Option<Vec<ProviderSettings>> {
+    let headers_timeout = r.duration("chat.headers_timeout");
+    let mut known = Vec::new();
+    for name in r.names_below("chat.providers") {
+        let kind = provider(r, &name, headers_timeout);
+        known.push((name, kind));
+    }
+    let names = r.list("chat.route")?;
+    if names.is_empty() {
+        r.fault("chat.route", "names no provider");
+        return None;
+    }
+    let mut route = Vec::new();
+    for name in names {
+        match known.iter().find(|(known, _)| *known == name) {
+            Some((name, kind)) => route.push(ProviderSettings { name: name.clone(), kind: kind.clone()? }),
+            None => {
+                r.fault("chat.route", format!("names “{name}”, which is not among chat.providers"));
+                return None;
+            }
+        }
+    }
+    Some(route)
+}
+
+fn provider(r: &mut Reader, name: &str, headers_timeout: Option<Duration>) -> Option<ProviderKind> {
+    let key = |field: &str| format!("chat.providers.{name}.{field}");
+    let is_demo = r.choice(&key("kind"), &[("demo", true), ("openai", false)]);
+    let model = r.needed_text(&key("model"));
+    let context_tokens = r.number(&key("context_tokens"), 256, 10_000_000);
+    let max_output_tokens = r.number(&key("max_output_tokens"), 16, 1_000_000);
+    if let (Some(context), Some(output)) = (context_tokens, max_output_tokens)
+        && output > context / 2
+    {
+        r.fault(
+            &key("max_output_tokens"),
+            "is more than half of context_tokens, and leaves too little for the conversation",
+        );
+    }
+    if is_demo? {
+        let pace = r.pause(&key("pace"));
+        return Some(ProviderKind::Demo(DemoSettings {
+            model: model?,
+            context_tokens: context_tokens?,
+            max_output_tokens: max_output_tokens?,
+            pace: pace?,
+        }));
+    }
+    let base_url = r.url(&key("base_url"));
+    let api_key = r.secret(&key("api_key"));
+    Some(ProviderKind::OpenAi(OpenAiSettings {
+        base_url: base_url?,
+        api_key: api_key?,
+        model: model?,
+        context_tokens: context_tokens?,
+        max_output_tokens: max_output_tokens?,
+        headers_timeout: headers_timeout?,
+    }))
+}
+
+fn mail(r: &mut Reader) -> Option<MailSettings> {
+    let is_smtp = r.choice("mail.transport", &[("smtp", true), ("mailbox", false)]);
+    let url = r.secret("mail.smtp_url");
+    let from = r.text("mail.from");
+    if !is_smtp? {
+        return Some(MailSettings::Mailbox);
+    }
+    let Some(url) = url? else {
+        r.fault("mail.smtp_url", "is missing");
+        return None;
+    };
+    let settings = SmtpSettings { url, from: from? };
+    if let Err(what) = crate::platform::mail::Smtp::new(&settings) {
+        r.fault("mail", format!("cannot be used: {what}"));
+    }
+    Some(MailSettings::Smtp(settings))
+}
+
+/// Development answers to this machine only.
+fn check_development(config: &Config, r: &mut Reader) {
+    if !config.server.listen.ip().is_loopback() {
+        r.fault("server.listen", "is not this machine; development listens on 127.0.0.1 or [::1] only");
+    }
+}
+
+/// Production refuses what would be dangerous there.
+fn check_production(config: &Config, r: &mut Reader) {
+    if config.server.public_url.scheme() != "https" {
+        r.fault("server.public_url", "is not https");
+    }
+    if config.server.frontend_url.scheme() != "https" {
+        r.fault("server.frontend_url", "is not https");
+    }
+    if matches!(config.mail, MailSettings::Mailbox) {
+        r.fault("mail.transport", "is mailbox, which is a development helper");
+    }
+    if let MailSettings::Smtp(smtp) = &config.mail
+        && is_exposed_smtp(smtp.url.expose_secret())
+    {
+        r.fault("mail.smtp_url", "is not encrypted; use smtps:// or smtp://…?tls=required");
+    }
+    for provider in &config.route {
+        match &provider.kind {
+            ProviderKind::Demo(_) => {
+                r.fault("chat.route", format!("names “{}”, which is a development helper", provider.name));
+            }
+            ProviderKind::OpenAi(settings) if is_exposed(&settings.base_url) => {
+                let key = format!("chat.providers.{}.base_url", provider.name);
+                r.fault(&key, "is not https, and not on this machine");
+            }
+            ProviderKind::OpenAi(_) => {}
+        }
+    }
+    if let Ok(postgres) = config.database.url.expose_secret().parse::<tokio_postgres::Config>()
+        && !db::is_this_machine(&postgres)
+    {
+        if postgres.get_password().is_none() {
+            r.fault("database.url", "names another machine without a password");
+        }
+        let says_otherwise = ["sslmode=disable", "sslmode=prefer"];
+        if says_otherwise.iter().any(|mode| config.database.url.expose_secret().contains(mode)) {
+            r.fault(
+                "database.url",
+                "names another machine without TLS; leave sslmode out or use sslmode=require",
+            );
+        }
+    }
+}
+
+fn is_exposed(url: &Url) -> bool {
+    let this_machine = match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    url.scheme() != "https" && !this_machine
+}
+
+fn is_exposed_smtp(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    let required =
+        url.query_pairs().any(|(name, value)| name == "tls" && (value == "required" || value == "wrapper"));
+    let this_machine = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    url.scheme() != "smtps" && !required && !this_machine
+}
