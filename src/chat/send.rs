@@ -401,7 +401,13 @@ async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<(i64, i64), N
             let seq = reply_seq.saturating_sub(1);
             let (role, status) = (MessageRole::User, MessageStatus::Complete);
             if store::add_message(key, seq, id, role, status, body, *now).exec(c).await? == 0 {
-                return Err(NotClaimed::Overtaken);
+                let sent_before = store::find_claim(*owner, key, id).opt(c).await?.is_some();
+                // Else it is the id of a reply.
+                return Err(if sent_before {
+                    NotClaimed::Overtaken
+                } else {
+                    ChatError::IdempotencyMismatch.into()
+                });
             }
             seq
         }

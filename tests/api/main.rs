@@ -18,5 +18,8 @@
 )]
 #![allow(clippy::print_stderr, clippy::pedantic)]
 
+mod account;
+mod auth;
+mod chat;
 mod db;
 mod support;

@@ -4,6 +4,7 @@ mod cancellation;
 mod concurrency;
 mod faults;
 mod migrations;
+mod query_check;
 mod rules;
 mod tls;
 

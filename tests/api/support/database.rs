@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use digitalmistress::platform::db::{DatabaseSettings, Db, Migration};
+use digitalmistress::platform::{
+    db::{DatabaseSettings, Db, Migration},
+    random::{Random, SystemRandom},
+};
 use jiff::Timestamp;
-use uuid::Uuid;
 
 /// A database that nobody else uses. SQLite files go with it; PostgreSQL databases go with the throw-away server.
 pub struct TestDatabase {
@@ -33,7 +35,7 @@ impl TestDatabase {
     }
 
     async fn on_postgres(url: &str) -> TestDatabase {
-        let name = format!("test_{}", Uuid::now_v7().simple());
+        let name = format!("test_{}", (&SystemRandom as &dyn Random).uuid(Timestamp::now()).simple());
         let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
         let connection = tokio::spawn(connection);
         client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();

@@ -1,0 +1,6 @@
+//! Who is calling.
+
+mod login;
+mod sessions;
+mod signup;
+mod tokens;

@@ -1,0 +1,290 @@
+//! A reply is a job of the server: it outlives connections, ends when it should, and is settled whatever happens.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{
+    app::{Person, TestApp, message},
+    stream::Stream,
+    upstream::{Step, Upstream, delta, finish, gate, stream_head},
+};
+
+/// Waits until a condition holds, looking again and again.
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn resume(t: &TestApp, person: &Person, conversation: &str) -> Option<Stream> {
+    let response = person.get(t, &format!("/v1/chat/{conversation}/stream")).send().await;
+    match response.status().as_u16() {
+        200 => Some(Stream::new(response)),
+        204 => None,
+        status => panic!("{status}"),
+    }
+}
+
+#[tokio::test]
+async fn a_reply_is_kept_even_if_the_client_leaves() {
+    let go = gate();
+    let upstream = Upstream::start(vec![
+        stream_head(),
+        delta("Good "),
+        Step::Wait(go.clone()),
+        delta("evening."),
+        finish(),
+    ])
+    .await;
+    let t = TestApp::with(&upstream.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let mut stream = ann.stream(&t, "c", "m1", "hello").await;
+    stream.first_word().await;
+    drop(stream); // The client hangs up.
+    go.add_permits(1);
+    until("the reply is stored", async || ann.texts(&t, "c").await == ["hello", "Good evening."]).await;
+    assert_eq!(ann.statuses(&t, "c").await, ["complete", "complete"]);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_it_read_anything_changes_nothing() {
+    let go = gate();
+    let upstream =
+        Upstream::start(vec![Step::Wait(go.clone()), stream_head(), delta("here"), finish()]).await;
+    let t = TestApp::with(&upstream.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    drop(ann.post(&t, "/v1/chat", message("c", "m1", "hello")).send().await);
+    go.add_permits(1);
+    until("the reply is stored", async || ann.texts(&t, "c").await == ["hello", "here"]).await;
+}
+
+#[tokio::test]
+async fn a_running_reply_is_resumed_from_its_first_word_by_as_many_as_like() {
+    let go = gate();
+    let upstream = Upstream::start(vec![
+        stream_head(),
+        delta("Good "),
+        Step::Wait(go.clone()),
+        delta("evening."),
+        finish(),
+    ])
+    .await;
+    let t = TestApp::with(&upstream.settings()).await;
+    let (ann, bob) = (t.sign_up("ann@example.com").await, t.sign_up("bob@example.com").await);
+    assert!(resume(&t, &ann, "c").await.is_none(), "nothing was sent yet");
+    let mut first = ann.stream(&t, "c", "m1", "hello").await;
+    let start = first.start().await;
+    first.first_word().await;
+    drop(first);
+
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        let mut reader = resume(&t, &ann, "c").await.expect("it runs");
+        assert_eq!(reader.start().await, start);
+        assert_eq!(reader.first_word().await, "Good ");
+        readers.push(reader);
+    }
+    assert!(resume(&t, &bob, "c").await.is_none(), "somebody else's");
+    go.add_permits(1);
+    for reader in readers {
+        let chunks = reader.rest().await;
+        assert_eq!(chunks.text(), "evening.");
+        assert_eq!(chunks.types().last(), Some(&"[DONE]"));
+    }
+    assert!(resume(&t, &ann, "c").await.is_none(), "it is over");
+    assert!(resume(&t, &ann, "never-used").await.is_none());
+}
+
+#[tokio::test]
+async fn a_stop_keeps_what_was_said_and_ends_every_reader() {
+    let upstream = Upstream::start(vec![stream_head(), delta("Good eve"), Step::Hang]).await;
+    let t = TestApp::with(&upstream.settings()).await;
+    let (ann, bob) = (t.sign_up("ann@example.com").await, t.sign_up("bob@example.com").await);
+    let mut stream = ann.stream(&t, "c", "m1", "hello").await;
+    let (generation, _) = stream.start().await;
+    stream.first_word().await;
+    let waiting = {
+        let (client, base, token) = (t.client.clone(), t.base.clone(), ann.access_token.clone());
+        tokio::spawn(async move {
+            let call = client.post(format!("{base}/v1/chat")).json(&message("c", "m1", "hello"));
+            let answer = call.bearer_auth(token).header("accept", "application/json").send().await.unwrap();
+            answer.json::<serde_json::Value>().await.unwrap()
+        })
+    };
+
+    let stop = |person: &Person, body| person.post(&t, "/v1/chat/c/stop", body);
+    stop(&bob, json!({})).await.status(204);
+    stop(&ann, json!({"generation_id": "01999999-9999-7999-8999-999999999999"})).await.status(204);
+    stop(&ann, json!({"generation_id": "not an id"})).await.status(204);
+    assert!(resume(&t, &ann, "c").await.is_some(), "another generation's id stops nothing");
+    stop(&ann, json!({"generation_id": generation})).await.status(204);
+    assert_eq!(stream.rest().await.types(), ["text-end", "abort", "[DONE]"]);
+    let answer = waiting.await.unwrap();
+    assert_eq!(answer["message"]["metadata"]["status"], "stopped");
+    assert_eq!(answer["message"]["parts"][0]["text"], "Good eve");
+
+    stop(&ann, json!({})).await.status(204);
+    assert_eq!(ann.texts(&t, "c").await, ["hello", "Good eve"]);
+    assert_eq!(ann.statuses(&t, "c").await, ["complete", "stopped"]);
+    assert_eq!(ann.used(&t).await, 1);
+}
+
+#[tokio::test]
+async fn stop_takes_no_body_at_all_too() {
+    let t = TestApp::start().await;
+    let ann = t.sign_up("ann@example.com").await;
+    let stop = t.request("POST", "/v1/chat/c/stop").bearer_auth(&ann.access_token).send().await.unwrap();
+    assert_eq!(stop.status(), 204);
+    ann.post(&t, "/v1/chat/c/stop", json!({"more": 1})).await.invalid("/more", "unknown_field");
+}
+
+#[tokio::test]
+async fn with_nobody_listening_a_reply_ends_after_the_grace_time() {
+    let upstream = Upstream::start(vec![stream_head(), delta("half a "), Step::Hang]).await;
+    let settings = [upstream.settings(), vec![("DM__CHAT__DETACHED_GRACE", "200ms")]].concat();
+    let t = TestApp::with(&settings).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let mut stream = ann.stream(&t, "c", "m1", "hello").await;
+    stream.first_word().await;
+    drop(stream);
+    until("it is settled", async || ann.statuses(&t, "c").await == ["complete", "interrupted"]).await;
+    assert_eq!(ann.texts(&t, "c").await, ["hello", "half a "]);
+    assert_eq!(ann.used(&t).await, 1);
+    ann.stream(&t, "c", "m2", "again").await.first_word().await; // The conversation is free again.
+}
+
+#[tokio::test]
+async fn silence_has_its_limits() {
+    let never = Upstream::start(vec![stream_head(), Step::Hang]).await;
+    let settings = [never.settings(), vec![("DM__CHAT__FIRST_TOKEN_TIMEOUT", "200ms")]].concat();
+    let t = TestApp::with(&settings).await;
+    let ann = t.sign_up("ann@example.com").await;
+    ann.say(&t, "c", "m1", "hello").await.problem(504, "provider_timeout");
+    assert_eq!(ann.used(&t).await, 0);
+
+    let stalls = Upstream::start(vec![stream_head(), delta("and then"), Step::Hang]).await;
+    for limit in ["DM__CHAT__IDLE_TIMEOUT", "DM__CHAT__TOTAL_TIMEOUT"] {
+        let t = TestApp::with(&[stalls.settings(), vec![(limit, "300ms")]].concat()).await;
+        let ann = t.sign_up("ann@example.com").await;
+        let chunks = ann.stream(&t, "c", "m1", "hello").await.rest().await;
+        assert_eq!(
+            (chunks.text().as_str(), &chunks.problem()["code"]),
+            ("and then", &json!("provider_timeout"))
+        );
+        assert_eq!(ann.statuses(&t, "c").await[1], "interrupted");
+    }
+
+    let mute = Upstream::start(vec![Step::Hang]).await;
+    let t = TestApp::with(&[mute.settings(), vec![("DM__CHAT__HEADERS_TIMEOUT", "200ms")]].concat()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    ann.say(&t, "c", "m1", "hello").await.problem(504, "provider_timeout");
+}
+
+#[tokio::test]
+async fn ending_the_program_tells_readers_and_keeps_what_was_said() {
+    let upstream = Upstream::start(vec![stream_head(), delta("half a "), Step::Hang]).await;
+    let t = TestApp::with(&upstream.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let mut stream = ann.stream(&t, "c", "m1", "hello").await;
+    stream.first_word().await;
+    let (_, chunks) = tokio::join!(t.shut_down(), stream.rest());
+    assert_eq!(chunks.problem()["code"], "unavailable");
+    let t = t.restart().await;
+    assert_eq!(ann.texts(&t, "c").await, ["hello", "half a "]);
+    assert_eq!(ann.statuses(&t, "c").await, ["complete", "interrupted"]);
+}
+
+/// What a killed process leaves behind: rows that say a reply is being made, by this instance or by another.
+#[tokio::test]
+async fn abandoned_replies_are_settled_by_their_own_instance_at_once_and_by_others_after_the_lease() {
+    digitalmistress::queries! {
+        fn forge(id: uuid::Uuid, instance: uuid::Uuid, lease: i64, partial: bool) =
+            "UPDATE generation SET status = 'generating', ended_at = NULL, instance = $2, lease = $3, partial = $4 WHERE id = $1";
+        fn forge_message(conversation: str) =
+            "UPDATE message SET status = 'generating'
+              WHERE role = 'assistant' AND conversation_key = (SELECT key FROM conversation WHERE id = $1)";
+        fn forge_conversation(conversation: str, generation: uuid::Uuid) =
+            "UPDATE conversation SET generation_id = $2, message_count = 1 WHERE id = $1";
+    }
+    let t = TestApp::start().await;
+    let ann = t.sign_up("ann@example.com").await;
+    let (own, other) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+    let lease_end = t.now() + Duration::from_secs(20);
+    let mut made = Vec::new();
+    for (conversation, instance, partial) in
+        [("own", own, true), ("silent", own, false), ("other", other, true)]
+    {
+        let mut stream = ann.stream(&t, conversation, "m1", "hello").await;
+        let generation: uuid::Uuid = stream.start().await.0.parse().unwrap();
+        stream.rest().await;
+        made.push((conversation, generation, instance, partial));
+    }
+    for (conversation, generation, instance, partial) in made {
+        t.db()
+            .write(async move |c| {
+                forge(generation, instance, lease_end.as_microsecond(), partial).exec(&c).await?;
+                forge_message(conversation).exec(&c).await?;
+                forge_conversation(conversation, generation).exec(&c).await?;
+                Ok::<_, digitalmistress::platform::db::Error>(())
+            })
+            .await
+            .unwrap();
+    }
+    assert_eq!(ann.used(&t).await, 3);
+    assert_eq!(ann.statuses(&t, "own").await, ["complete"], "what is being made is not shown");
+
+    let t = t.restart().await;
+    assert_eq!(ann.statuses(&t, "own").await, ["complete", "interrupted"]);
+    assert_eq!(ann.statuses(&t, "silent").await, ["complete", "failed"]);
+    assert_eq!(ann.used(&t).await, 2, "the silent one was given back");
+    assert_eq!(ann.statuses(&t, "other").await, ["complete"]);
+    ann.say(&t, "other", "m2", "anybody?").await.problem(409, "generation_in_progress");
+    ann.say(&t, "other", "m1", "hello").await.problem(409, "generation_in_progress");
+    assert!(resume(&t, &ann, "other").await.is_none());
+    t.background.chat.sweep().await.unwrap();
+    assert_eq!(ann.statuses(&t, "other").await, ["complete"], "never before its lease");
+    t.clock.advance(jiff::SignedDuration::from_secs(21));
+    t.background.chat.sweep().await.unwrap();
+    assert_eq!(ann.statuses(&t, "other").await, ["complete", "interrupted"]);
+    ann.say(&t, "other", "m2", "anybody?").await.ok();
+}
+
+#[tokio::test]
+async fn a_stop_reaches_the_instance_that_makes_the_reply_through_its_row() {
+    digitalmistress::queries! {
+        fn ask(id: uuid::Uuid) = "UPDATE generation SET stop_requested = TRUE WHERE id = $1";
+    }
+    let upstream = Upstream::start(vec![stream_head(), delta("Good eve"), Step::Hang]).await;
+    let t = TestApp::with(&[upstream.settings(), vec![("DM__CHAT__LEASE", "300ms")]].concat()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let mut stream = ann.stream(&t, "c", "m1", "hello").await;
+    let generation: uuid::Uuid = stream.start().await.0.parse().unwrap();
+    stream.first_word().await;
+    let asked: Result<u64, digitalmistress::platform::db::Error> =
+        t.db().write(async move |c| ask(generation).exec(&c).await).await;
+    assert_eq!(asked.unwrap(), 1);
+    assert_eq!(stream.rest().await.types(), ["text-end", "abort", "[DONE]"]);
+}
+
+#[tokio::test]
+async fn the_text_so_far_is_stored_when_the_last_reader_leaves() {
+    digitalmistress::queries! {
+        scan fn partials() -> i64 = "SELECT COUNT(*) FROM generation WHERE partial AND status = 'generating'";
+    }
+    let upstream = Upstream::start(vec![stream_head(), delta("half a "), Step::Hang]).await;
+    let t = TestApp::with(&upstream.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let mut stream = ann.stream(&t, "c", "m1", "hello").await;
+    stream.first_word().await;
+    drop(stream);
+    until("a partial is stored", async || {
+        let count: Result<i64, digitalmistress::platform::db::Error> =
+            t.db().read(async |c| partials().one(&c).await).await;
+        count.unwrap() == 1
+    })
+    .await;
+    assert_eq!(ann.texts(&t, "c").await, ["hello"], "it is not shown while it runs");
+}

@@ -1,0 +1,268 @@
+//! The whole program in this process, on a private database and a real socket, and people who use it.
+
+use std::{sync::Arc, time::Duration};
+
+use digitalmistress::{
+    app::{App, World},
+    config::{Config, Profile, Sources},
+    jobs::Background,
+    platform::{
+        clock::Clock as _,
+        data_dir::development_master_key,
+        mail::{Mailbox, StoredMail},
+        random::SystemRandom,
+        server,
+        tasks::Tasks,
+    },
+};
+use jiff::Timestamp;
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{clock::TestClock, database::TestDatabase, http::Call, stream::Stream};
+
+pub const PASSWORD: &str = "seven quiet lanterns at dusk";
+
+/// A running program.
+pub struct TestApp {
+    pub base: String,
+    pub client: reqwest::Client,
+    pub clock: Arc<TestClock>,
+    pub mailbox: Mailbox,
+    pub background: Background,
+    pub database: Arc<TestDatabase>,
+    pub config: Arc<Config>,
+    db: digitalmistress::platform::db::Db,
+    tasks: Tasks,
+    settings: Vec<(String, String)>,
+}
+
+/// Somebody with a session.
+#[derive(Clone)]
+pub struct Person {
+    pub id: String,
+    pub email: String,
+    pub access_token: String,
+    pub refresh_token: String,
+}
+
+impl TestApp {
+    pub async fn start() -> TestApp {
+        Self::with(&[]).await
+    }
+
+    /// With settings as an operator would give them, such as `("DM__CHAT__LEASE", "1s")`.
+    pub async fn with(settings: &[(&str, &str)]) -> TestApp {
+        let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        Self::on(Arc::new(TestDatabase::new().await), Arc::default(), settings).await
+    }
+
+    async fn on(
+        database: Arc<TestDatabase>,
+        clock: Arc<TestClock>,
+        settings: Vec<(String, String)>,
+    ) -> TestApp {
+        let data_dir = database.dir.path().join("data");
+        let mut env: Vec<(String, String)> = [
+            ("DM__SERVER__LISTEN", "127.0.0.1:0"),
+            ("DM__SERVER__PUBLIC_URL", "http://localhost:1"),
+            ("DM__SERVER__DATA_DIR", data_dir.to_str().unwrap()),
+            ("DM__DATABASE__URL", database.settings.url.expose_secret()),
+            ("DM__DATABASE__POOL_SIZE", "5"),
+            ("DM__CHAT__PROVIDERS__DEMO__PACE", "0s"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec();
+        env.extend(settings.clone());
+        let sources = Sources { profile: Profile::Development, file: None, env };
+        let mut config = Config::load(&sources).unwrap_or_else(|faults| panic!("{faults:?}"));
+        config.master_keys =
+            Some(development_master_key(&config.development_key_file(), &SystemRandom).unwrap());
+
+        let tasks = Tasks::default();
+        let world = World {
+            clock: clock.clone(),
+            random: Arc::new(SystemRandom),
+            tasks: tasks.clone(),
+            instance: Uuid::from_u128(1),
+        };
+        let app = App::start(&config, &world).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let (router, serving) = (app.router, tasks.clone());
+        tokio::spawn(async move {
+            server::serve(vec![listener], router, &serving, 1000, Duration::from_secs(5)).await;
+        });
+        TestApp {
+            base,
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            clock,
+            mailbox: app.mailbox.unwrap(),
+            background: app.background,
+            database,
+            config: Arc::new(config),
+            db: app.db,
+            tasks,
+            settings,
+        }
+    }
+
+    /// Ends the program in order and starts it again on the same data.
+    pub async fn restart(self) -> TestApp {
+        self.shut_down().await;
+        self.db.close().await.unwrap();
+        Self::on(self.database.clone(), self.clock.clone(), self.settings.clone()).await
+    }
+
+    /// As [`TestApp::restart`], with settings changed.
+    pub async fn restart_with(mut self, settings: &[(&str, &str)]) -> TestApp {
+        self.settings.extend(settings.iter().map(|(name, value)| ((*name).into(), (*value).into())));
+        self.restart().await
+    }
+
+    /// Tells the program to end and waits for what was running.
+    pub async fn shut_down(&self) {
+        self.tasks.end();
+        assert_eq!(self.tasks.wait(Duration::from_secs(10)).await, 0, "something did not end");
+    }
+
+    /// The database itself, for what no caller may see.
+    pub fn db(&self) -> &digitalmistress::platform::db::Db {
+        &self.db
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// A call by nobody in particular.
+    pub fn get(&self, path: &str) -> Call {
+        Call::new(self.client.get(format!("{}{path}", self.base)))
+    }
+
+    pub fn post(&self, path: &str, body: Value) -> Call {
+        Call::new(self.client.post(format!("{}{path}", self.base)).json(&body))
+    }
+
+    pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method.parse().unwrap(), format!("{}{path}", self.base))
+    }
+
+    /// Runs the background jobs that are due, and returns the newest mail to an address.
+    pub async fn mail_to(&self, email: &str) -> Option<StoredMail> {
+        self.background.run_due().await.unwrap();
+        self.mailbox.mails(Some(email)).into_iter().next()
+    }
+
+    /// The code in the newest mail to an address.
+    pub async fn code_for(&self, email: &str) -> String {
+        let mail = self.mail_to(email).await.expect("there is a mail");
+        code_in(&mail.text)
+    }
+
+    /// The consents that sign-up needs.
+    pub async fn consents(&self) -> Value {
+        let policies = self.get("/v1/policies").await.ok();
+        policies["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|policy| json!({"document": policy["document"], "version": policy["version"]}))
+            .collect()
+    }
+
+    pub async fn signup_body(&self, email: &str) -> Value {
+        json!({"email": email, "password": PASSWORD, "birth_date": "1990-12-31", "consents": self.consents().await})
+    }
+
+    /// Signs somebody up, all the way.
+    pub async fn sign_up(&self, email: &str) -> Person {
+        let started = self.post("/v1/auth/signup", self.signup_body(email).await).await.status(202);
+        let code = self.code_for(email).await;
+        let body = json!({"signup_token": started["signup_token"], "code": code});
+        Person::from(self.post("/v1/auth/signup/verify", body).await.status(201))
+    }
+
+    pub async fn log_in(&self, email: &str) -> Person {
+        Person::from(self.post("/v1/auth/login", json!({"email": email, "password": PASSWORD})).await.ok())
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.tasks.end();
+    }
+}
+
+/// The eight digits that stand on a line of their own.
+pub fn code_in(text: &str) -> String {
+    let is_code = |line: &&str| line.len() == 8 && line.bytes().all(|b| b.is_ascii_digit());
+    text.lines().find(is_code).expect("the mail has a code").to_owned()
+}
+
+impl From<Value> for Person {
+    fn from(tokens: Value) -> Person {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        Person {
+            id: text(&tokens["user"]["id"]),
+            email: text(&tokens["user"]["email"]),
+            access_token: text(&tokens["access_token"]),
+            refresh_token: text(&tokens["refresh_token"]),
+        }
+    }
+}
+
+impl Person {
+    pub fn get(&self, t: &TestApp, path: &str) -> Call {
+        t.get(path).bearer(&self.access_token)
+    }
+
+    pub fn post(&self, t: &TestApp, path: &str, body: Value) -> Call {
+        t.post(path, body).bearer(&self.access_token)
+    }
+
+    pub fn patch(&self, t: &TestApp, path: &str, body: Value) -> Call {
+        Call::new(t.request("PATCH", path).json(&body)).bearer(&self.access_token)
+    }
+
+    pub fn delete(&self, t: &TestApp, path: &str) -> Call {
+        Call::new(t.request("DELETE", path)).bearer(&self.access_token)
+    }
+
+    /// Sends a message and waits for the whole reply as JSON.
+    pub fn say(&self, t: &TestApp, conversation: &str, id: &str, text: &str) -> Call {
+        self.post(t, "/v1/chat", message(conversation, id, text)).accept_json()
+    }
+
+    /// Sends a message and listens to the reply.
+    pub async fn stream(&self, t: &TestApp, conversation: &str, id: &str, text: &str) -> Stream {
+        let response = self.post(t, "/v1/chat", message(conversation, id, text)).send().await;
+        assert_eq!(response.status(), 200);
+        Stream::new(response)
+    }
+
+    /// The texts of a conversation, oldest first, with who said them.
+    pub async fn texts(&self, t: &TestApp, conversation: &str) -> Vec<String> {
+        let page = self.get(t, &format!("/v1/conversations/{conversation}/messages?limit=100")).await.ok();
+        let text = |message: &Value| message["parts"][0]["text"].as_str().unwrap().to_owned();
+        page["data"].as_array().unwrap().iter().map(text).collect()
+    }
+
+    /// The states of a conversation's messages, oldest first.
+    pub async fn statuses(&self, t: &TestApp, conversation: &str) -> Vec<String> {
+        let page = self.get(t, &format!("/v1/conversations/{conversation}/messages?limit=100")).await.ok();
+        let status = |message: &Value| message["metadata"]["status"].as_str().unwrap().to_owned();
+        page["data"].as_array().unwrap().iter().map(status).collect()
+    }
+
+    /// Messages charged today.
+    pub async fn used(&self, t: &TestApp) -> i64 {
+        self.get(t, "/v1/session").await.ok()["quota"]["used"].as_i64().unwrap()
+    }
+}
+
+/// A message in the lean form.
+pub fn message(conversation: &str, id: &str, text: &str) -> Value {
+    json!({"id": conversation, "message": {"id": id, "role": "user", "parts": [{"type": "text", "text": text}]}})
+}

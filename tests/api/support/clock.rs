@@ -1,0 +1,25 @@
+//! A clock that tests can set forward.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use digitalmistress::platform::clock::{Clock, SystemClock};
+use jiff::{SignedDuration, Timestamp};
+
+/// The machine's clock plus what the test has added.
+#[derive(Default)]
+pub struct TestClock {
+    ahead_us: AtomicI64,
+}
+
+impl TestClock {
+    pub fn advance(&self, by: SignedDuration) {
+        self.ahead_us.fetch_add(i64::try_from(by.as_micros()).unwrap(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        let ahead = SignedDuration::from_micros(self.ahead_us.load(Ordering::SeqCst));
+        SystemClock.now() + ahead
+    }
+}

@@ -1,0 +1,332 @@
+// The AI SDK's own client, as `useChat` uses it, against the real server: a frontend needs no adapter.
+//
+// Every case runs with each major version, with the default transport, its request body and the ids that it makes.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+
+import { startServer, within, withResolvers } from './server.mjs';
+
+const CASE_MS = 30_000;
+const WAIT_MS = 15_000;
+const MAJORS = ['5', '6', '7'];
+/** From this Node on, `ai` 7 is supported by its makers. */
+const NODE_FOR_7 = 22;
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+const REQUEST_ID = /^[A-Za-z0-9._-]{8,64}$/;
+
+const cases = {
+  async 'a reply arrives, is stored as it was shown, and the conversation goes on'(ai) {
+    const person = await server.signUp();
+    const chat = open(ai, person);
+    await chat.sendMessage({ text: 'Good evening! I had a long day at work.' });
+
+    assert.deepEqual(chat.statuses, ['submitted', 'streaming', 'ready']);
+    assert.equal(chat.error, undefined);
+    assert.notEqual(chat.reply.text, '');
+
+    const [{ message, finishReason, isAbort, isDisconnect, isError }] = chat.finished;
+    assert.deepEqual([finishReason, isAbort, isDisconnect, isError], ['stop', false, false, false]);
+    const { usage, quota, model, ai_generated, generation_id } = message.metadata;
+    assert.match(generation_id, UUID);
+    assert.deepEqual([model, ai_generated], ['demo', true]);
+    assert.ok(usage.input_tokens > 0 && usage.output_tokens > 0, JSON.stringify(usage));
+    assert.equal(usage.estimated, false);
+    assert.equal(quota.used, 1);
+    assert.equal(quota.limit, 20);
+    assert.ok(Date.parse(quota.resets_at) > Date.now(), quota.resets_at);
+    await agreesWithHistory(chat, person, ['complete', 'complete']);
+
+    // The client posts the whole history now, with parts and metadata that only it knows.
+    await chat.sendMessage({ text: 'And what did you do?' });
+    assert.equal(chat.status, 'ready');
+    assert.equal(chat.finished[1].message.metadata.quota.used, 2);
+    await agreesWithHistory(chat, person, ['complete', 'complete', 'complete', 'complete']);
+  },
+
+  async 'an error in the middle keeps the text so far, and the next message works'(ai) {
+    const person = await server.signUp();
+    const chat = open(ai, person);
+    await chat.sendMessage({ text: '!error Tell me about your day.' });
+
+    assert.deepEqual(chat.statuses, ['submitted', 'streaming', 'error']);
+    const problem = JSON.parse(chat.error.message);
+    assert.equal(problem.code, 'provider_failed');
+    assert.equal(problem.type, '/problems/provider_failed');
+    assert.match(problem.request_id, REQUEST_ID);
+    assert.equal(words(chat.reply.text), 12);
+    assert.equal(chat.finished[0].isError, true);
+    await agreesWithHistory(chat, person, ['complete', 'interrupted']);
+
+    await chat.sendMessage({ text: 'Are you still there?' });
+    assert.equal(chat.status, 'ready');
+    assert.equal(chat.error, undefined);
+    await agreesWithHistory(chat, person, ['complete', 'interrupted', 'complete', 'complete']);
+  },
+
+  async 'an error before the first word has a code and costs nothing'(ai) {
+    const person = await server.signUp();
+    for (const [trigger, code, retryAfter] of [
+      ['!refuse', 'content_refused', undefined],
+      ['!busy', 'provider_unavailable', 30],
+    ]) {
+      const chat = open(ai, person);
+      await chat.sendMessage({ text: `${trigger} Hello.` });
+
+      assert.equal(chat.status, 'error', trigger);
+      const problem = JSON.parse(chat.error.message);
+      assert.deepEqual([problem.code, problem.retry_after_s], [code, retryAfter]);
+      assert.match(problem.request_id, REQUEST_ID);
+      assert.equal(chat.reply.text, '');
+      const history = await person.history(chat.id);
+      assert.deepEqual(statuses(history), ['complete', 'failed']);
+    }
+    const { quota } = await person.call(200, 'GET', '/v1/session');
+    assert.equal(quota.used, 0);
+  },
+
+  async 'a refusal before the stream is a problem that a paywall can be made of'(ai) {
+    const person = await frugalServer.signUp();
+    const chat = open(ai, person);
+    await chat.sendMessage({ text: 'Hello!' });
+    assert.equal(chat.status, 'ready');
+    await chat.sendMessage({ text: 'One more?' });
+
+    assert.deepEqual(chat.statuses.slice(-2), ['submitted', 'error']);
+    const problem = JSON.parse(chat.error.message);
+    assert.deepEqual(
+      [problem.status, problem.code, problem.used, problem.limit],
+      [402, 'quota_exhausted', 1, 1],
+    );
+    assert.equal(new URL(problem.upgrade_url).pathname, '/subscribe');
+    assert.ok(Date.parse(problem.resets_at) > Date.now(), problem.resets_at);
+    assert.match(problem.request_id, REQUEST_ID);
+    assert.deepEqual(statuses(await person.history(chat.id)), ['complete', 'complete']);
+  },
+
+  async 'a stop ends the stream and keeps the text so far'(ai) {
+    const person = await server.signUp();
+    const chat = open(ai, person);
+    const sending = chat.sendMessage({ text: '!long Tell me everything.' });
+    await chat.until('some words', () => words(chat.reply?.text) >= 5);
+    const { generation_id } = chat.reply.message.metadata;
+    await person.call(204, 'POST', `/v1/chat/${chat.id}/stop`, { generation_id });
+    await sending;
+
+    assert.deepEqual(chat.statuses, ['submitted', 'streaming', 'ready']);
+    assert.equal(chat.error, undefined);
+    assert.ok(words(chat.reply.text) >= 5, chat.reply.text);
+    await agreesWithHistory(chat, person, ['complete', 'stopped']);
+  },
+
+  async 'a reply goes on without its reader and is resumed from its first word, once'(ai) {
+    const person = await server.signUp();
+    const left = open(ai, person);
+    const sending = left.sendMessage({ text: '!long Tell me everything.' });
+    await left.until('some words', () => words(left.reply?.text) >= 5);
+    await left.stop(); // Closes the connection; our stop endpoint is not called.
+    await sending;
+    const seen = left.reply;
+
+    // A page that is opened anew: it knows the conversation's id and what is stored.
+    const stored = await person.history(left.id);
+    assert.deepEqual(statuses(stored), ['complete'], 'the reply is still being made');
+    const back = open(ai, person, { id: left.id, messages: stored });
+    await back.resumeStream();
+
+    assert.deepEqual(back.statuses, ['submitted', 'streaming', 'ready']);
+    assert.equal(back.error, undefined);
+    assert.equal(back.reply.message.id, seen.message.id);
+    assert.equal(back.reply.message.metadata.generation_id, seen.message.metadata.generation_id);
+    assert.ok(back.reply.text.startsWith(seen.text), 'from its first word');
+    assert.ok(words(back.reply.text) > 300, 'to its last');
+    await agreesWithHistory(back, person, ['complete', 'complete']);
+
+    await person.call(204, 'GET', `/v1/chat/${back.id}/stream`);
+    const before = structuredClone(back.messages);
+    await back.resumeStream();
+    assert.equal(back.status, 'ready');
+    assert.equal(back.error, undefined);
+    assert.deepEqual(back.messages, before);
+  },
+
+  async 'a message that is sent again gets the same reply and is charged once'(ai) {
+    const person = await server.signUp();
+    const text = 'Good morning! Did you sleep well?';
+    const first = open(ai, person);
+    await first.sendMessage({ text });
+    const { id } = first.messages[0];
+
+    const again = open(ai, person, { id: first.id });
+    await again.sendMessage({ id, role: 'user', parts: [{ type: 'text', text }] });
+
+    assert.deepEqual(again.statuses, ['submitted', 'streaming', 'ready']);
+    assert.equal(again.reply.message.id, first.reply.message.id);
+    assert.equal(again.reply.text, first.reply.text);
+    assert.equal(again.finished[0].message.metadata.quota.used, 1);
+    await agreesWithHistory(again, person, ['complete', 'complete']);
+    const { quota } = await person.call(200, 'GET', '/v1/session');
+    assert.equal(quota.used, 1);
+  },
+};
+
+let server;
+/** A server where a free user has one message a day. */
+let frugalServer;
+/** Then the servers' logs are worth reading. */
+let hasFailed = false;
+
+before(async () => {
+  const pace = { DM__CHAT__PROVIDERS__DEMO__PACE: '5ms' };
+  [server, frugalServer] = await Promise.all([
+    startServer(pace),
+    startServer({ ...pace, DM__CHAT__FREE_MESSAGES_PER_DAY: '1' }),
+  ]);
+});
+
+after(async () => {
+  const servers = [server, frugalServer].filter(Boolean);
+  await Promise.all(servers.map((server) => server.stop()));
+  if (hasFailed) console.error(servers.map(({ output }) => output).join('\n'));
+});
+
+// Everybody in these tests is somebody of their own, so the majors need not wait for each other. Cases do: sign-ups all
+// at once are more than a small machine accepts.
+describe('the AI SDK client', { concurrency: true }, () => {
+  for (const major of MAJORS) {
+    const tooOld = major === '7' && Number(process.versions.node.split('.')[0]) < NODE_FOR_7;
+    const skip = tooOld && `ai 7 needs Node ${NODE_FOR_7} or newer; this is ${process.version}`;
+    describe(`ai ${major}`, { concurrency: 1 }, () => {
+      for (const [name, run] of Object.entries(cases)) {
+        it(name, { skip, timeout: CASE_MS }, async () => {
+          try {
+            await run(await import(`ai${major}`));
+          } catch (error) {
+            hasFailed = true;
+            throw error;
+          }
+        });
+      }
+    });
+  }
+});
+
+/** What React, Vue or Svelte keep for the SDK, without any of them: its state, and a way to hear of changes. */
+class State {
+  statuses = [];
+  #status = 'ready';
+  #error;
+  #messages;
+  #listeners = new Set();
+
+  constructor(messages) {
+    this.#messages = messages;
+  }
+
+  get status() {
+    return this.#status;
+  }
+  set status(status) {
+    this.#status = status;
+    this.statuses.push(status);
+    this.#changed();
+  }
+
+  get error() {
+    return this.#error;
+  }
+  set error(error) {
+    this.#error = error;
+    this.#changed();
+  }
+
+  get messages() {
+    return this.#messages;
+  }
+  set messages(messages) {
+    this.#messages = [...messages];
+    this.#changed();
+  }
+
+  pushMessage = (message) => {
+    this.messages = [...this.#messages, message];
+  };
+  popMessage = () => {
+    this.messages = this.#messages.slice(0, -1);
+  };
+  // The SDK goes on writing into its message, so what is kept is a copy, as in its React binding.
+  replaceMessage = (index, message) => {
+    this.messages = this.#messages.with(index, this.snapshot(message));
+  };
+  snapshot = (thing) => structuredClone(thing);
+
+  /** Resolves as soon as `holds` is true. */
+  async until(holds) {
+    const { promise, resolve } = withResolvers();
+    const listener = () => holds() && resolve();
+    this.#listeners.add(listener);
+    listener();
+    await promise.finally(() => this.#listeners.delete(listener));
+  }
+
+  #changed() {
+    for (const listener of this.#listeners) listener();
+  }
+}
+
+/** Opens a conversation with the real client: its default transport, and its own ids unless one is given. */
+function open(ai, person, { id, messages = [] } = {}) {
+  class Chat extends ai.AbstractChat {
+    /** What `onFinish` was called with. */
+    finished = [];
+
+    constructor() {
+      super({
+        ...(id && { id }),
+        state: new State(messages),
+        transport: new ai.DefaultChatTransport({
+          api: `${person.server.base}/chat`,
+          headers: () => ({ authorization: `Bearer ${person.token}` }),
+        }),
+        onFinish: (event) => this.finished.push(structuredClone(event)),
+      });
+    }
+
+    /** The statuses that it went through. */
+    get statuses() {
+      return this.state.statuses;
+    }
+
+    /** The last message, if it is the companion's. */
+    get reply() {
+      const message = this.messages.at(-1);
+      return message?.role === 'assistant' ? { message, text: textOf(message) } : undefined;
+    }
+
+    until(what, holds) {
+      return within(WAIT_MS, what, this.state.until(holds));
+    }
+  }
+  return new Chat();
+}
+
+/** What the client shows is what the server has stored, with its ids. */
+async function agreesWithHistory(chat, person, expected) {
+  const history = await person.history(chat.id);
+  const shown = ({ id, role, parts }) => ({ id, role, text: textOf({ parts }) });
+  assert.deepEqual(chat.messages.map(shown), history.map(shown));
+  assert.deepEqual(statuses(history), expected);
+}
+
+function statuses(history) {
+  return history.map(({ metadata }) => metadata.status);
+}
+
+function textOf({ parts }) {
+  return parts.map(({ type, text }) => (type === 'text' ? text : '')).join('');
+}
+
+function words(text = '') {
+  return text.split(/\s+/).filter(Boolean).length;
+}

@@ -1,0 +1,232 @@
+// Our OpenAI client against somebody else's server: LiteLLM's proxy, which is what many people have in front of their
+// models. It answers by itself; nothing leaves this machine, but for the first installation.
+
+import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, before, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+import { startServer, within, withResolvers } from '../js/server.mjs';
+
+const INSTALL_MS = 15 * 60_000;
+const START_MS = 60_000;
+const STOP_MS = 10_000;
+const CASE_MS = 30_000;
+
+const KEY = 'sk-peer-3f1c9a7e5b2d';
+const WRONG_KEY = 'sk-peer-00f00f00f00f';
+/** The same as in litellm.yaml. */
+const MODEL = 'lighthouse';
+const REPLY = 'The tide comes in slowly, and nobody is in a hurry.';
+const QUESTION = 'How is the sea this evening?';
+
+describe('LiteLLM as the provider', () => {
+  let proxy;
+
+  before(
+    async () => {
+      proxy = await startProxy(await install());
+    },
+    { timeout: INSTALL_MS + START_MS },
+  );
+  after(() => proxy?.stop());
+
+  describe('with its key', () => {
+    let server;
+    let person;
+    before(async () => {
+      server = await startServer(provider(KEY));
+      person = await server.signUp();
+    });
+    after(() => server?.stop());
+
+    it('streams its words, finish reason and token counts', { timeout: CASE_MS }, async () => {
+      const { status, text } = await send(person, 'text/event-stream');
+      assert.equal(status, 200, text);
+      const chunks = chunksOf(text);
+      const deltas = chunks.filter(({ type }) => type === 'text-delta');
+      assert.equal(deltas.map(({ delta }) => delta).join(''), REPLY);
+
+      const order = chunks.map(({ type }) => type).filter((type) => type !== 'text-delta');
+      const expected = ['start', 'start-step', 'text-start', 'text-end', 'finish-step', 'finish'];
+      assert.deepEqual(order, expected);
+      const finish = chunks.at(-1);
+      assert.equal(finish.finishReason, 'stop');
+      isCounted(finish.messageMetadata.usage);
+      assert.equal(finish.messageMetadata.model, MODEL);
+    });
+
+    it('answers as JSON', { timeout: CASE_MS }, async () => {
+      const { status, text } = await send(person, 'application/json');
+      assert.equal(status, 200, text);
+      const { message, usage } = JSON.parse(text);
+      assert.deepEqual(message.parts.map((part) => part.text), [REPLY]);
+      assert.equal(message.metadata.status, 'complete');
+      assert.equal(message.metadata.model, MODEL);
+      isCounted(usage);
+    });
+
+    it('logs neither key nor message, whatever the level', () => {
+      for (const secret of [KEY, QUESTION, REPLY]) hides(server.output, secret);
+    });
+  });
+
+  describe('with a wrong key', () => {
+    let server;
+    let person;
+    before(async () => {
+      server = await startServer(provider(WRONG_KEY));
+      person = await server.signUp();
+    });
+    after(() => server?.stop());
+
+    it('is a failure of the provider, and the key is nowhere', { timeout: CASE_MS }, async () => {
+      const json = await send(person, 'application/json');
+      assert.equal(json.status, 502, json.text);
+      assert.equal(JSON.parse(json.text).code, 'provider_failed');
+
+      const stream = await send(person, 'text/event-stream');
+      assert.equal(stream.status, 200, stream.text);
+      const last = chunksOf(stream.text).at(-1);
+      assert.equal(last.type, 'error');
+      assert.equal(JSON.parse(last.errorText).code, 'provider_failed');
+
+      for (const output of [json.all, stream.all, server.output]) hides(output, WRONG_KEY);
+    });
+  });
+
+  function provider(key) {
+    const name = 'DM__CHAT__PROVIDERS__PEER__';
+    return {
+      DM__CHAT__ROUTE: 'peer',
+      [`${name}KIND`]: 'openai',
+      [`${name}BASE_URL`]: proxy.base,
+      [`${name}API_KEY`]: key,
+      [`${name}MODEL`]: MODEL,
+      [`${name}CONTEXT_TOKENS`]: '8192',
+      [`${name}MAX_OUTPUT_TOKENS`]: '500',
+      DM__LOG__LEVEL: 'trace',
+    };
+  }
+});
+
+/** Sends a message in a conversation of its own; all that was answered, headers included. */
+async function send(person, accept) {
+  const answer = await fetch(`${person.server.base}/chat`, {
+    method: 'POST',
+    headers: {
+      authorization: `Bearer ${person.token}`,
+      'content-type': 'application/json',
+      accept,
+    },
+    body: JSON.stringify({
+      id: crypto.randomUUID(),
+      message: { id: 'm1', role: 'user', parts: [{ type: 'text', text: QUESTION }] },
+    }),
+    signal: AbortSignal.timeout(CASE_MS),
+  });
+  const text = await answer.text();
+  const all = `${JSON.stringify([...answer.headers])}\n${text}`;
+  return { status: answer.status, text, all };
+}
+
+/** The chunks of a UI message stream, which must have come to its end. */
+function chunksOf(stream) {
+  const events = stream.split('\n\n').filter((event) => event && !event.startsWith(':'));
+  assert.equal(events.pop(), 'data: [DONE]');
+  return events.map((event) => JSON.parse(event.replace(/^data: /, '')));
+}
+
+/** The proxy counts tokens when it is asked to, so nothing needs to be estimated. */
+function isCounted(usage) {
+  assert.equal(usage.estimated, false);
+  assert.ok(usage.input_tokens > 0 && usage.output_tokens > 0, JSON.stringify(usage));
+}
+
+function hides(output, secret) {
+  const line = output.split('\n').find((line) => line.includes(secret));
+  assert.equal(line, undefined, 'a secret was shown');
+}
+
+/** Installs the proxy, unless an earlier run did, and returns the directory of its programs. */
+async function install() {
+  const cache = process.env.DM_PEERS_DIR ?? join(tmpdir(), 'dm-peers');
+  await mkdir(cache, { recursive: true, mode: 0o700 });
+  // We run what lies there, and the system's temporary directory is everybody's.
+  if ((await stat(cache)).uid !== process.getuid()) throw new Error(`${cache} belongs to somebody else.`);
+
+  const requirements = fileURLToPath(new URL('requirements.txt', import.meta.url));
+  const wanted = createHash('sha256').update(await readFile(requirements)).digest('hex');
+  const venv = join(cache, 'litellm');
+  const bin = join(venv, 'bin');
+  const mark = join(venv, 'installed');
+  if ((await readFile(mark, 'utf8').catch(() => '')) === wanted) return bin;
+
+  console.log(`Installing LiteLLM into ${venv} (once; a minute or two)`);
+  const run = promisify(execFile);
+  const limits = { timeout: INSTALL_MS, maxBuffer: 2 ** 26 };
+  await run(process.env.PYTHON ?? 'python3', ['-m', 'venv', '--clear', venv], limits);
+  await run(join(bin, 'pip'), ['install', '--quiet', '--requirement', requirements], limits);
+  await writeFile(mark, wanted);
+  return bin;
+}
+
+/** Starts the proxy on a free port of this machine; resolves when it is healthy. */
+async function startProxy(bin) {
+  const config = fileURLToPath(new URL('litellm.yaml', import.meta.url));
+  const args = ['--config', config, '--host', '127.0.0.1', '--port', '0', '--telemetry', 'False'];
+  const child = spawn(join(bin, 'litellm'), args, {
+    env: {
+      ...process.env,
+      LITELLM_MASTER_KEY: KEY,
+      // Its lists come with the package; it would fetch newer ones.
+      LITELLM_LOCAL_MODEL_COST_MAP: 'True',
+      LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS: 'True',
+      LITELLM_LOCAL_AUTOROUTER_PRESETS: 'True',
+      LITELLM_LOCAL_BLOG_POSTS: 'True',
+      LITELLM_LOCAL_POLICY_TEMPLATES: 'True',
+      // Somebody's real settings and keys are none of its business.
+      DATABASE_URL: undefined,
+      OPENAI_API_KEY: undefined,
+    },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  process.once('exit', () => child.kill('SIGKILL'));
+
+  let output = '';
+  const { promise: listening, resolve, reject } = withResolvers();
+  const ended = new Promise((end) => {
+    child.once('close', end);
+    child.once('error', (error) => end((output += error)));
+  });
+  ended.then(() => reject(new Error(`The proxy did not start:\n${output}`)));
+  for (const stream of [child.stdout, child.stderr]) {
+    createInterface({ input: stream }).on('line', (line) => {
+      output += `${line}\n`;
+      const origin = /Uvicorn running on (http:\/\/127\.0\.0\.1:\d+)/.exec(line)?.[1];
+      if (origin) resolve(origin);
+    });
+  }
+  const stop = async () => {
+    child.kill('SIGTERM');
+    const force = setTimeout(() => child.kill('SIGKILL'), STOP_MS);
+    await ended;
+    clearTimeout(force);
+  };
+
+  try {
+    const origin = await within(START_MS, 'the proxy to listen', listening);
+    const health = await fetch(`${origin}/health/readiness`, { signal: AbortSignal.timeout(START_MS) });
+    assert.equal(health.status, 200, await health.text());
+    return { base: `${origin}/v1`, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
