@@ -22,4 +22,5 @@ mod account;
 mod auth;
 mod chat;
 mod db;
+mod http;
 mod support;

@@ -1,6 +1,7 @@
 // The server under test: the real binary in its development form, and people who use it.
 
 import { spawn } from 'node:child_process';
+import { rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -17,86 +18,50 @@ const PASSWORD = 'seven quiet lanterns at dusk';
 
 /** Starts the binary that DM_BIN names, on a free port and with an empty data directory. */
 export async function startServer(settings = {}) {
-  const binary = process.env.DM_BIN;
-  if (!binary) throw new Error('Set DM_BIN to the digitalmistress binary that is to be tested.');
-  const dataDir = await mkdtemp(join(tmpdir(), 'dm-js-'));
-  // Whatever the developer has set for a server of their own must not decide over a test.
-  const inherited = Object.entries(process.env).filter(([name]) => !/^DM_(?!BIN$)/.test(name));
-  const child = spawn(resolve(binary), ['dev'], {
-    cwd: dataDir,
-    env: {
-      ...Object.fromEntries(inherited),
-      DM__SERVER__LISTEN: '127.0.0.1:0',
-      DM__SERVER__DATA_DIR: dataDir,
-      ...settings,
-    },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  const server = new Server(child, dataDir);
-  try {
-    await server.ready;
-  } catch (error) {
-    await server.stop().catch(() => {}); // The first error says more.
-    throw error;
-  }
-  return server;
+  if (!process.env.DM_BIN) throw new Error('Set DM_BIN to the digitalmistress binary that is to be tested.');
+  const binary = resolve(process.env.DM_BIN);
+  const dataDir = await mkdtemp(join(tmpdir(), 'dm-test-'));
+  atExit.add(() => rmSync(dataDir, { recursive: true, force: true }));
+  // What the developer has set for a server of their own must not decide over a test.
+  const inherited = Object.entries(process.env).filter(([name]) => !/^DM_/.test(name));
+  const env = {
+    ...Object.fromEntries(inherited),
+    DM__SERVER__LISTEN: '127.0.0.1:0',
+    DM__SERVER__DATA_DIR: dataDir,
+    ...settings,
+  };
+  const program = new Program(binary, ['dev'], { cwd: dataDir, env });
+  const base = await program.says(/^ {2}API +(http:\S+\/v1)$/, START_MS);
+  return new Server(program, base, dataDir);
 }
 
+/** The server, as its callers and its operator see it. */
 export class Server {
-  /** All that it prints, logs included. */
-  output = '';
-  /** Its base, such as `http://localhost:1234/v1`. */
-  base;
-
-  #child;
+  #program;
   #dataDir;
-  #ended;
   #emails = 0;
 
-  constructor(child, dataDir) {
-    this.#child = child;
+  constructor(program, base, dataDir) {
+    this.#program = program;
     this.#dataDir = dataDir;
-    this.#ended = new Promise((resolve) => {
-      child.once('close', resolve);
-      child.once('error', (error) => {
-        this.output += `${error}\n`;
-        resolve();
-      });
-    });
-    // A test run that is interrupted leaves no server behind.
-    process.once('exit', () => child.kill('SIGKILL'));
-    this.ready = this.#readOutput();
+    /** Such as `http://localhost:1234/v1`. */
+    this.base = base;
   }
 
-  /** Resolves when the banner says where the API is. */
-  #readOutput() {
-    const { promise: found, resolve, reject } = withResolvers();
-    for (const stream of [this.#child.stdout, this.#child.stderr]) {
-      createInterface({ input: stream }).on('line', (line) => {
-        this.output += `${line}\n`;
-        const base = /^ {2}API +(http:\S+\/v1)$/.exec(line)?.[1];
-        if (base && stream === this.#child.stdout) resolve((this.base = base));
-      });
-    }
-    this.#ended.then(() => reject(new Error(`The server did not start:\n${this.output}`)));
-    return within(START_MS, 'the server to print its address', found);
+  /** All that it has printed, logs included. */
+  get output() {
+    return this.#program.output;
   }
 
-  /** Asks the process to end, and removes its data. That it ends by itself and in time is part of every test. */
+  /** Ends the server and removes its data. */
   async stop() {
-    this.#child.kill('SIGTERM');
-    let forced = false;
-    const force = setTimeout(() => (forced = this.#child.kill('SIGKILL')), STOP_MS);
-    await this.#ended;
-    clearTimeout(force);
+    await this.#program.stop();
     await rm(this.#dataDir, { recursive: true, force: true });
-    if (forced) throw new Error(`The server did not end within ${STOP_MS} ms:\n${this.output}`);
   }
 
   /** One JSON call that must be answered with `status`; the parsed body, or undefined if there is none. */
   async call(status, method, path, { token, body } = {}) {
-    const url = new URL(path, this.base);
-    const answer = await fetch(url, {
+    const answer = await fetch(new URL(path, this.base), {
       method,
       headers: {
         ...(token && { authorization: `Bearer ${token}` }),
@@ -164,6 +129,68 @@ export class Person {
     return page.data;
   }
 }
+
+/** A program that runs beside the test, and not longer. */
+export class Program {
+  /** What it has printed so far, on both its streams. */
+  output = '';
+  #name;
+  #child;
+  #ended;
+  #lines = new Set();
+
+  constructor(command, args, { cwd, env }) {
+    this.#name = command;
+    this.#child = spawn(command, args, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#ended = new Promise((resolve) => {
+      this.#child.once('close', resolve);
+      this.#child.once('error', (error) => {
+        this.#hear(String(error));
+        resolve();
+      });
+    });
+    for (const stream of [this.#child.stdout, this.#child.stderr]) {
+      createInterface({ input: stream }).on('line', (line) => this.#hear(line));
+    }
+    atExit.add(() => this.#child.kill('SIGKILL'));
+  }
+
+  #hear(line) {
+    this.output += `${line}\n`;
+    for (const listener of this.#lines) listener(line);
+  }
+
+  /** Waits for it to print a line and returns the pattern's group. If it does not, it is stopped. */
+  async says(pattern, ms) {
+    const { promise, resolve, reject } = withResolvers();
+    this.#lines.add((line) => {
+      const found = pattern.exec(line);
+      if (found) resolve(found[1]);
+    });
+    this.#ended.then(() => reject(new Error('It ended.')));
+    try {
+      return await within(ms, pattern, promise);
+    } catch (cause) {
+      await this.stop().catch(() => {}); // The first error says more.
+      throw new Error(`${this.#name} did not start. ${cause.message}\n${this.output}`);
+    }
+  }
+
+  /** Asks it to end. That it does so in time is part of every test. */
+  async stop() {
+    this.#child.kill('SIGTERM');
+    let forced = false;
+    const force = setTimeout(() => (forced = this.#child.kill('SIGKILL')), STOP_MS);
+    await this.#ended;
+    clearTimeout(force);
+    if (forced) throw new Error(`${this.#name} did not end within ${STOP_MS} ms.\n${this.output}`);
+  }
+}
+
+/** What is done when a test run ends, also when it is interrupted: nothing of it stays behind. */
+const atExit = new Set();
+process.once('exit', () => atExit.forEach((end) => end()));
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.once(signal, () => process.exit(1));
 
 /** Gives up on a promise after a while, naming what it was waited for. */
 export async function within(ms, what, promise) {

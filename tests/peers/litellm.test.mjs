@@ -2,21 +2,19 @@
 // models. It answers by itself; nothing leaves this machine, but for the first installation.
 
 import assert from 'node:assert/strict';
-import { execFile, spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { createInterface } from 'node:readline';
+import { join, resolve } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
-import { startServer, within, withResolvers } from '../js/server.mjs';
+import { Program, startServer } from '../js/server.mjs';
 
 const INSTALL_MS = 15 * 60_000;
 const START_MS = 60_000;
-const STOP_MS = 10_000;
 const CASE_MS = 30_000;
 
 const KEY = 'sk-peer-3f1c9a7e5b2d';
@@ -77,6 +75,7 @@ describe('LiteLLM as the provider', () => {
     });
   });
 
+  // LiteLLM without a database answers 400 to a key that it does not know, where others say 401.
   describe('with a wrong key', () => {
     let server;
     let person;
@@ -156,7 +155,7 @@ function hides(output, secret) {
 
 /** Installs the proxy, unless an earlier run did, and returns the directory of its programs. */
 async function install() {
-  const cache = process.env.DM_PEERS_DIR ?? join(tmpdir(), 'dm-peers');
+  const cache = resolve(process.env.DM_PEERS_DIR ?? join(tmpdir(), 'dm-peers'));
   await mkdir(cache, { recursive: true, mode: 0o700 });
   // We run what lies there, and the system's temporary directory is everybody's.
   if ((await stat(cache)).uid !== process.getuid()) throw new Error(`${cache} belongs to somebody else.`);
@@ -181,52 +180,20 @@ async function install() {
 async function startProxy(bin) {
   const config = fileURLToPath(new URL('litellm.yaml', import.meta.url));
   const args = ['--config', config, '--host', '127.0.0.1', '--port', '0', '--telemetry', 'False'];
-  const child = spawn(join(bin, 'litellm'), args, {
-    env: {
-      ...process.env,
-      LITELLM_MASTER_KEY: KEY,
-      // Its lists come with the package; it would fetch newer ones.
-      LITELLM_LOCAL_MODEL_COST_MAP: 'True',
-      LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS: 'True',
-      LITELLM_LOCAL_AUTOROUTER_PRESETS: 'True',
-      LITELLM_LOCAL_BLOG_POSTS: 'True',
-      LITELLM_LOCAL_POLICY_TEMPLATES: 'True',
-      // Somebody's real settings and keys are none of its business.
-      DATABASE_URL: undefined,
-      OPENAI_API_KEY: undefined,
-    },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  process.once('exit', () => child.kill('SIGKILL'));
-
-  let output = '';
-  const { promise: listening, resolve, reject } = withResolvers();
-  const ended = new Promise((end) => {
-    child.once('close', end);
-    child.once('error', (error) => end((output += error)));
-  });
-  ended.then(() => reject(new Error(`The proxy did not start:\n${output}`)));
-  for (const stream of [child.stdout, child.stderr]) {
-    createInterface({ input: stream }).on('line', (line) => {
-      output += `${line}\n`;
-      const origin = /Uvicorn running on (http:\/\/127\.0\.0\.1:\d+)/.exec(line)?.[1];
-      if (origin) resolve(origin);
-    });
-  }
-  const stop = async () => {
-    child.kill('SIGTERM');
-    const force = setTimeout(() => child.kill('SIGKILL'), STOP_MS);
-    await ended;
-    clearTimeout(force);
+  const env = {
+    PATH: process.env.PATH,
+    LITELLM_MASTER_KEY: KEY,
+    // Its lists come with the package; it would fetch newer ones.
+    LITELLM_LOCAL_MODEL_COST_MAP: 'True',
+    LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS: 'True',
+    LITELLM_LOCAL_AUTOROUTER_PRESETS: 'True',
+    LITELLM_LOCAL_BLOG_POSTS: 'True',
+    LITELLM_LOCAL_POLICY_TEMPLATES: 'True',
   };
-
-  try {
-    const origin = await within(START_MS, 'the proxy to listen', listening);
-    const health = await fetch(`${origin}/health/readiness`, { signal: AbortSignal.timeout(START_MS) });
-    assert.equal(health.status, 200, await health.text());
-    return { base: `${origin}/v1`, stop };
-  } catch (error) {
-    await stop();
-    throw error;
-  }
+  // Not the rest of our environment: it would act on keys and databases that it finds there.
+  const program = new Program(join(bin, 'litellm'), args, { cwd: bin, env });
+  const origin = await program.says(/Uvicorn running on (http:\/\/127\.0\.0\.1:\d+)/, START_MS);
+  const health = await fetch(`${origin}/health/readiness`, { signal: AbortSignal.timeout(START_MS) });
+  assert.equal(health.status, 200, await health.text());
+  return { base: `${origin}/v1`, stop: () => program.stop() };
 }

@@ -35,6 +35,8 @@ const STATEMENTS: usize = 256;
 const SLOW_READERS: usize = 2;
 /// How long to wait for another process that holds the file, such as `user create` beside a running server.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait before trying to open the file again.
+const OPEN_PAUSE: Duration = Duration::from_millis(10);
 
 /// The engine behind [`Db`](super::Db) for `sqlite:` addresses.
 pub(super) struct Sqlite {
@@ -151,7 +153,22 @@ impl Sqlite {
 }
 
 /// Opens a connection with the settings that every one of ours has.
+///
+/// Switching a new file to WAL does not wait for another process that does the same, so this tries again for a while.
 pub(super) fn open(path: &Path, read_only: bool) -> Result<Connection> {
+    let given_up = tokio::time::Instant::now().checked_add(BUSY_TIMEOUT);
+    loop {
+        match try_open(path, read_only) {
+            Err(Error::Busy(_)) if given_up.is_some_and(|end| tokio::time::Instant::now() < end) => {
+                #[expect(clippy::disallowed_methods, reason = "at start, before any request is answered")]
+                std::thread::sleep(OPEN_PAUSE);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn try_open(path: &Path, read_only: bool) -> Result<Connection> {
     let connection = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,

@@ -98,6 +98,12 @@ impl Answer {
         assert!(found, "no {code} at {pointer}: {body}");
     }
 
+    /// The code of a problem, if it is one.
+    pub fn problem_code(&self) -> Option<String> {
+        let is_problem = self.header("content-type") == "application/problem+json";
+        is_problem.then(|| self.json()["code"].as_str().unwrap_or_default().to_owned())
+    }
+
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }

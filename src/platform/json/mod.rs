@@ -3,12 +3,15 @@
 //! Duplicate keys mean different things to different readers, so they are refused at every level. So are text after
 //! the value, nesting beyond [`MAX_DEPTH`] and NUL characters, which no text column can hold.
 
+mod typed;
+
 use serde::{
     Deserialize,
     de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value};
 
+use self::typed::Typed;
 use super::problem::{Code, FieldError, Problem};
 
 /// The deepest nesting that is read.
@@ -25,7 +28,7 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|error| Problem::new(Code::MalformedJson, describe(&error)))?;
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    serde_path_to_error::deserialize(Typed(value)).map_err(|error| {
         let pointer = pointer(error.path());
         Problem::validation(vec![mismatch(pointer, &error.into_inner())])
     })
@@ -257,6 +260,8 @@ mod tests {
             (r#"{"name":"a","list":[{"kind":"small"},{"kind":"huge"}]}"#, "/list/1/kind", "unknown_value"),
             (r#"{"name":"a","list":[{"kind":"small","x":1}]}"#, "/list/0/x", "unknown_field"),
             (r#"{"name":"a","list":[{}]}"#, "/list/0/kind", "missing"),
+            (r#"{"name":"a","list":[["small"]]}"#, "/list/0", "wrong_type"),
+            (r#"["a"]"#, "", "wrong_type"),
             (r"[]", "", "wrong_type"),
             (r"7", "", "wrong_type"),
         ] {

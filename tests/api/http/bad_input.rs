@@ -1,0 +1,202 @@
+//! Bad input of every kind: answered with the problem of the contract, changing nothing, and never with a 500.
+
+use digitalmistress::platform::db::{Error, Query};
+use serde_json::{Value, json};
+
+use super::{filled, operations};
+use crate::support::{
+    app::{Person, TestApp},
+    http::{Answer, Call},
+};
+
+/// How many rows each table has: what "changes nothing" means here.
+async fn rows(t: &TestApp) -> Vec<(&'static str, i64)> {
+    let mut counts = Vec::new();
+    for table in [
+        "app_user",
+        "session",
+        "consent",
+        "pending_signup",
+        "age_refusal",
+        "conversation",
+        "message",
+        "generation",
+        "job",
+        "quota_day",
+    ] {
+        let sql: &'static str = format!("SELECT COUNT(*) FROM {table}").leak();
+        let count: Result<i64, Error> =
+            t.db().read(async |c| Query::<i64, 0>::new(sql, []).one(&c).await).await;
+        counts.push((table, count.unwrap()));
+    }
+    counts
+}
+
+fn send(
+    t: &TestApp,
+    person: &Person,
+    method: &str,
+    path: &str,
+    content_type: &str,
+    body: impl Into<reqwest::Body>,
+) -> Call {
+    let request = t.request(method, &filled(path)).bearer_auth(&person.access_token);
+    Call::new(request.header("content-type", content_type).body(body))
+}
+
+/// A refusal as the contract words it.
+#[track_caller]
+fn assert_refused(answer: Answer, what: &str) {
+    assert!((400..500).contains(&answer.code), "{what}: {} {}", answer.code, answer.text);
+    let code = answer.problem_code().unwrap_or_else(|| panic!("{what}: no problem: {}", answer.text));
+    assert!(digitalmistress::platform::problem::Code::from_name(&code).is_some(), "{what}: {code}");
+}
+
+#[tokio::test]
+async fn bodies_that_are_not_what_they_should_be_are_refused_everywhere() {
+    let t = TestApp::start().await;
+    let ann = t.sign_up("ann@example.com").await;
+    let document = t.get("/openapi.json").await.ok();
+    let before = rows(&t).await;
+    for (method, path, operation) in operations(&document) {
+        if operation["requestBody"].is_null() {
+            continue;
+        }
+        let what = format!("{method} {path}");
+        let call =
+            |content_type: &str, body: &[u8]| send(&t, &ann, &method, &path, content_type, body.to_vec());
+        let json = "application/json";
+        for (content_type, body, status, code) in [
+            (json, &b"{"[..], 400, "malformed_json"),
+            (json, b"not json", 400, "malformed_json"),
+            (json, b"{} {}", 400, "malformed_json"),
+            (json, b"{}x", 400, "malformed_json"),
+            (json, b"{\"a\":1,\"a\":2}", 400, "malformed_json"),
+            (json, b"{\"a\":\"\\u0000\"}", 400, "malformed_json"),
+            (json, b"{\"a\":\"\xff\"}", 400, "malformed_json"),
+            (json, b"\xef\xbb\xbf{}", 400, "malformed_json"),
+            (json, "[".repeat(100).as_bytes(), 400, "malformed_json"),
+            (json, &format!("{}{}", "[".repeat(33), "]".repeat(33)).into_bytes(), 400, "malformed_json"),
+            (json, b"[]", 422, "validation_failed"),
+            (json, b"7", 422, "validation_failed"),
+            (json, b"\"text\"", 422, "validation_failed"),
+            ("text/plain", b"{}", 415, "unsupported_media_type"),
+            ("application/x-www-form-urlencoded", b"a=b", 415, "unsupported_media_type"),
+            ("application/json; charset=latin1", b"{}", 415, "unsupported_media_type"),
+            ("application/jsonp", b"{}", 415, "unsupported_media_type"),
+            (json, &vec![b' '; 300 * 1024], 413, "payload_too_large"),
+        ] {
+            let answer = call(content_type, body).await;
+            assert_eq!(
+                answer.code,
+                status,
+                "{what} {content_type} {:?}: {}",
+                String::from_utf8_lossy(body).get(..40),
+                answer.text
+            );
+            answer.problem(status, code);
+        }
+        call(json, b"{}").header("content-encoding", "gzip").await.problem(415, "unsupported_media_type");
+        // A body that lies about its length, in pieces.
+        let pieces = futures_util::stream::iter((0..400).map(|_| Ok::<_, std::io::Error>(vec![b' '; 1024])));
+        let streamed = reqwest::Body::wrap_stream(pieces);
+        send(&t, &ann, &method, &path, json, streamed).await.problem(413, "payload_too_large");
+        if path != "/v1/chat" {
+            call(json, &vec![b' '; 64 * 1024 + 1]).await.problem(413, "payload_too_large");
+        }
+    }
+    assert_eq!(rows(&t).await, before);
+}
+
+#[tokio::test]
+async fn fields_that_are_not_what_they_should_be_are_refused_everywhere() {
+    let t = TestApp::start().await;
+    let ann = t.sign_up("ann@example.com").await;
+    let document = t.get("/openapi.json").await.ok();
+    let long = "x".repeat(20_000);
+    let odd: Vec<Value> = vec![
+        json!(7),
+        json!(-1),
+        json!(1e300),
+        json!(true),
+        json!([]),
+        json!({}),
+        json!([[]]),
+        json!({"a": {"b": []}}),
+        json!(""),
+        json!(" "),
+        json!("\u{1}"),
+        json!("\u{202e}\u{feff}"),
+        json!("'; DROP TABLE app_user; --"),
+        json!("../../etc/passwd"),
+        json!("%00"),
+        json!("${jndi:ldap://x}"),
+        json!("<script>"),
+        json!("😀".repeat(5000)),
+        json!(long),
+    ];
+    let before = rows(&t).await;
+    for (method, path, operation) in operations(&document) {
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        let Some(reference) = schema["$ref"].as_str().or_else(|| schema["oneOf"][1]["$ref"].as_str()) else {
+            continue;
+        };
+        let declared = document.pointer(&reference[1..]).unwrap();
+        let names: Vec<String> = declared["properties"].as_object().unwrap().keys().cloned().collect();
+        for name in names {
+            for value in &odd {
+                let body = json!({name.clone(): value});
+                let answer = send(&t, &ann, &method, &path, "application/json", body.to_string()).await;
+                let what = format!(
+                    "{method} {path} {name} = {}",
+                    value.to_string().chars().take(40).collect::<String>()
+                );
+                assert!(answer.code < 500, "{what}: {}", answer.text);
+                if answer.code >= 400 {
+                    assert_refused(answer, &what);
+                }
+            }
+        }
+        if path != "/v1/chat" {
+            let answer = send(&t, &ann, &method, &path, "application/json", r#"{"no_such_field":1}"#).await;
+            answer.invalid("/no_such_field", "unknown_field");
+        }
+    }
+    // Conversations may have been begun: odd titles and ids within the rules are rows, nothing else is.
+    let after: Vec<_> = rows(&t).await.into_iter().filter(|(table, _)| *table != "conversation").collect();
+    assert_eq!(after, before.into_iter().filter(|(table, _)| *table != "conversation").collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn paths_and_queries_can_be_anything() {
+    let t = TestApp::start().await;
+    let ann = t.sign_up("ann@example.com").await;
+    for id in [
+        "%00",
+        "%ff%fe",
+        "..%2f..%2fetc",
+        "%F0%9F%98%80",
+        "a%20b",
+        "'%20OR%201=1--",
+        &"x".repeat(5000),
+        "%",
+        "%zz",
+    ] {
+        for path in ["/v1/conversations/{id}", "/v1/conversations/{id}/messages"] {
+            let answer = ann.get(&t, &path.replace("{id}", id)).await;
+            assert!(matches!(answer.code, 400 | 404), "{path} {id}: {}", answer.code);
+        }
+        let answer = ann.get(&t, &format!("/v1/chat/{id}/stream")).await;
+        assert!(matches!(answer.code, 204 | 400 | 404), "{id}: {}", answer.code);
+    }
+    for query in
+        ["limit=", "limit=1e3", "limit=99999999999999999999", "limit=%00", "cursor=%00", "cursor[]=1"]
+    {
+        let answer = ann.get(&t, &format!("/v1/conversations?{query}")).await;
+        assert!(answer.code < 500, "{query}: {}", answer.code);
+    }
+    ann.get(&t, "/v1/conversations?limit=1&limit=1").await.problem(400, "bad_request");
+    ann.get(&t, "/v1/conversations?utm_source=mail").await.ok();
+    let endless = ann.get(&t, &format!("/v1/conversations/{}", "x".repeat(65_000))).await;
+    assert!(matches!(endless.code, 404 | 414 | 431), "{}", endless.code);
+}

@@ -1,0 +1,176 @@
+//! The API document: checked in, and true.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::operations;
+use crate::support::{
+    app::{PASSWORD, TestApp, message},
+    http::{Answer, Call},
+};
+
+/// Compares with a file that is checked in. `UPDATE_GOLDEN=1` writes it.
+pub fn assert_golden(path: &str, content: &str) {
+    if std::env::var("UPDATE_GOLDEN").is_ok_and(|value| value == "1") {
+        std::fs::write(path, content).unwrap();
+    }
+    let stored = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(stored == content, "{path} is not what the code says; `make golden` writes it anew");
+}
+
+#[tokio::test]
+async fn the_document_is_the_one_that_is_checked_in() {
+    let t = TestApp::start().await;
+    let document = t.get("/openapi.json").await.ok();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert_golden("docs/openapi.json", &format!("{document:#}\n"));
+}
+
+/// Collects which operations a tour has visited, and checks every answer against the document.
+struct Tour {
+    document: Value,
+    visited: BTreeSet<(String, String)>,
+}
+
+impl Tour {
+    fn check(&mut self, method: &str, path: &str, answer: &Answer) {
+        let operation = &self.document["paths"][path][method.to_lowercase()];
+        assert!(operation.is_object(), "{method} {path} is not in the document");
+        let declared = &operation["responses"][answer.code.to_string()];
+        let response = if declared.is_object() {
+            declared
+        } else {
+            &self.document["components"]["responses"]["Problem"]
+        };
+        assert!(
+            declared.is_object() || answer.code >= 400,
+            "{method} {path} answers {} undeclared",
+            answer.code
+        );
+        let essence = answer.header("content-type").split(';').next().unwrap();
+        match &response["content"] {
+            Value::Null => assert!(answer.text.is_empty(), "{method} {path}: {}", answer.text),
+            content => {
+                let media = &content[essence];
+                assert!(media.is_object(), "{method} {path} answers {essence} undeclared");
+                if essence != "text/event-stream" {
+                    self.validate(&media["schema"], &answer.json(), &format!("{method} {path}"));
+                }
+            }
+        }
+        if answer.code < 400 {
+            self.visited.insert((method.to_owned(), path.to_owned()));
+        }
+    }
+
+    fn validate(&self, schema: &Value, value: &Value, what: &str) {
+        let mut root = schema.clone();
+        root["components"] = self.document["components"].clone();
+        let validator = jsonschema::options()
+            .with_draft(jsonschema::Draft::Draft202012)
+            .should_validate_formats(true)
+            .build(&root)
+            .unwrap();
+        let errors: Vec<String> =
+            validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{what}: {errors:#?}\n{value:#}");
+        self.no_undeclared_fields(schema, value, what);
+    }
+
+    /// Schemas allow more fields; we send none that are not declared.
+    fn no_undeclared_fields(&self, schema: &Value, value: &Value, what: &str) {
+        let schema = self.resolve(schema);
+        match value {
+            Value::Object(fields) if schema["properties"].is_object() => {
+                for (name, value) in fields {
+                    let declared = &schema["properties"][name];
+                    assert!(declared.is_object(), "{what}: `{name}` is not declared");
+                    self.no_undeclared_fields(declared, value, what);
+                }
+            }
+            Value::Array(items) => {
+                items.iter().for_each(|item| self.no_undeclared_fields(&schema["items"], item, what))
+            }
+            _ => {}
+        }
+    }
+
+    fn resolve<'a>(&'a self, schema: &'a Value) -> &'a Value {
+        let one = schema["oneOf"].as_array().and_then(|all| all.iter().find(|one| one["type"] != "null"));
+        let schema = one.unwrap_or(schema);
+        match schema["$ref"].as_str() {
+            Some(reference) => self.document.pointer(&reference[1..]).unwrap(),
+            None => schema,
+        }
+    }
+}
+
+#[tokio::test]
+async fn live_answers_are_what_the_document_says() {
+    let t = TestApp::start().await;
+    let document = t.get("/openapi.json").await.ok();
+    let mut tour = Tour { document, visited: BTreeSet::new() };
+
+    let signup = t.post("/v1/auth/signup", t.signup_body("ann@example.com").await).await;
+    tour.check("POST", "/v1/auth/signup", &signup);
+    let started = signup.json();
+    t.clock.advance(jiff::SignedDuration::from_mins(2));
+    let resend = t.post("/v1/auth/signup/resend", json!({"signup_token": started["signup_token"]})).await;
+    tour.check("POST", "/v1/auth/signup/resend", &resend);
+    let code = t.code_for("ann@example.com").await;
+    let verify = json!({"signup_token": started["signup_token"], "code": code});
+    tour.check("POST", "/v1/auth/signup/verify", &t.post("/v1/auth/signup/verify", verify).await);
+    let login = t.post("/v1/auth/login", json!({"email": "ann@example.com", "password": PASSWORD})).await;
+    tour.check("POST", "/v1/auth/login", &login);
+    let refresh = t.post("/v1/auth/refresh", json!({"refresh_token": login.json()["refresh_token"]})).await;
+    tour.check("POST", "/v1/auth/refresh", &refresh);
+    let token = refresh.json()["access_token"].as_str().unwrap().to_owned();
+
+    let call = |method: &str, path: &str, body: Value| {
+        let request = t.request(method, path);
+        let request = if body.is_null() { request } else { request.json(&body) };
+        Call::new(request.bearer_auth(&token))
+    };
+    let consents = json!({"consents": t.consents().await});
+    for (method, template, path, body) in [
+        ("GET", "/v1/policies", "/v1/policies", Value::Null),
+        ("GET", "/v1/companions", "/v1/companions", Value::Null),
+        ("GET", "/.well-known/jwks.json", "/.well-known/jwks.json", Value::Null),
+        ("GET", "/v1/session", "/v1/session", Value::Null),
+        ("PATCH", "/v1/me", "/v1/me", json!({"display_name": "Ann", "locale": "en", "time_zone": "UTC"})),
+        ("GET", "/v1/me", "/v1/me", Value::Null),
+        ("POST", "/v1/me/consents", "/v1/me/consents", consents),
+        ("POST", "/v1/conversations", "/v1/conversations", json!({"id": "named", "title": "A title"})),
+        ("POST", "/v1/chat", "/v1/chat", message("c", "m1", "Good evening!")),
+        ("GET", "/v1/conversations", "/v1/conversations?limit=1", Value::Null),
+        ("GET", "/v1/conversations/{id}", "/v1/conversations/named", Value::Null),
+        ("PATCH", "/v1/conversations/{id}", "/v1/conversations/named", json!({"title": null})),
+        ("GET", "/v1/conversations/{id}/messages", "/v1/conversations/c/messages?limit=1", Value::Null),
+        ("GET", "/v1/chat/{id}/stream", "/v1/chat/c/stream", Value::Null),
+        ("POST", "/v1/chat/{id}/stop", "/v1/chat/c/stop", Value::Null),
+        ("DELETE", "/v1/conversations/{id}", "/v1/conversations/c", Value::Null),
+        // Problems, too.
+        ("GET", "/v1/conversations/{id}", "/v1/conversations/c", Value::Null),
+        ("POST", "/v1/conversations", "/v1/conversations", json!({"title": 7})),
+        ("POST", "/v1/conversations", "/v1/conversations", json!({"id": "named"})),
+    ] {
+        tour.check(method, template, &call(method, path, body).await);
+    }
+    let as_json = call("POST", "/v1/chat", message("d", "m1", "Good evening!")).accept_json().await;
+    tour.check("POST", "/v1/chat", &as_json);
+    tour.check("POST", "/v1/auth/logout", &call("POST", "/v1/auth/logout", Value::Null).await);
+    tour.check("GET", "/v1/me", &call("GET", "/v1/me", Value::Null).await);
+
+    let all: BTreeSet<(String, String)> =
+        operations(&tour.document).into_iter().map(|(method, path, _)| (method, path)).collect();
+    let missed: Vec<_> = all.difference(&tour.visited).collect();
+    assert!(missed.is_empty(), "not on the tour: {missed:?}");
+}
+
+#[tokio::test]
+async fn the_command_prints_the_same_document() {
+    let printed = digitalmistress::commands::document().await.unwrap();
+    let t = TestApp::start().await;
+    assert_eq!(printed, t.get("/openapi.json").await.ok());
+}
