@@ -299,7 +299,6 @@ fn cors(origins: &[String]) -> CorsLayer {
 }
 
 /// A handler that panicked failed alone. What it said may hold anything, so it is not repeated.
-#[expect(clippy::needless_pass_by_value, reason = "the layer's signature")]
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     Problem::internal(Panicked).into_response()
 }

@@ -283,7 +283,8 @@ fn database(r: &mut Reader, data_dir: &Path) -> Option<DatabaseSettings> {
             let is_postgres = text.starts_with("postgres://") || text.starts_with("postgresql://");
             let is_sqlite =
                 text.strip_prefix("sqlite:").is_some_and(|path| !path.is_empty() && !path.starts_with(':'));
-            if !is_sqlite && !(is_postgres && text.parse::<tokio_postgres::Config>().is_ok()) {
+            let is_usable = is_sqlite || (is_postgres && text.parse::<tokio_postgres::Config>().is_ok());
+            if !is_usable {
                 r.fault(
                     "database.url",
                     "cannot be read; sqlite:PATH or postgres://user:password@host/name is needed",
@@ -484,7 +485,7 @@ fn mail(r: &mut Reader) -> Option<MailSettings> {
         return None;
     };
     let settings = SmtpSettings { url, from: from? };
-    if let Err(what) = crate::platform::mail::Smtp::new(&settings) {
+    if let Err(what) = settings.check() {
         r.fault("mail", format!("cannot be used: {what}"));
     }
     Some(MailSettings::Smtp(settings))

@@ -1,6 +1,6 @@
 //! The routes of identity.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use axum::{
     Extension, Json,
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::platform::{
     extract::{ApiJson, OptionalJson},
+    keyring::KeyError,
     page::List,
     problem::{Code, Faults, Invalid, Problem},
     server::PeerAddress,
@@ -276,7 +277,7 @@ impl From<AuthError> for Problem {
             AuthError::InvalidCode => Problem::new(Code::InvalidCode, "The code is wrong, spent or expired."),
             AuthError::TooEarly { wait_s } => {
                 Problem::new(Code::RateLimited, "A code was sent a moment ago.")
-                    .retry_after(std::time::Duration::from_secs(wait_s))
+                    .retry_after(Duration::from_secs(wait_s))
             }
             AuthError::InvalidCredentials => Problem::new(
                 Code::InvalidCredentials,
@@ -296,10 +297,9 @@ impl From<AuthError> for Problem {
             AuthError::AddressTaken => Problem::new(Code::Conflict, "The address belongs to a user already."),
             AuthError::Hash(HashError::Busy) => {
                 Problem::new(Code::Overloaded, "Too many people are signing in at the moment.")
-                    .retry_after(std::time::Duration::from_secs(2))
+                    .retry_after(Duration::from_secs(1))
             }
-            AuthError::Storage(error) => Problem::storage(error),
-            AuthError::Key(crate::platform::keyring::KeyError::Storage(error)) => Problem::storage(error),
+            AuthError::Storage(error) | AuthError::Key(KeyError::Storage(error)) => Problem::storage(error),
             AuthError::Hash(HashError::Unreadable) | AuthError::Key(_) | AuthError::Signing => {
                 Problem::internal(error)
             }

@@ -80,8 +80,8 @@ impl Billing {
     /// How much of today is used.
     pub async fn quota(&self, user: Uuid) -> Result<Quota> {
         let day = time::utc_day(self.clock.now());
-        let used = self.db.read(async |c| store::used(user, day).opt(&c).await).await?;
-        Ok(self.quota_of(day, used.unwrap_or(0)))
+        let charged = self.db.read(async |c| store::used(user, day).opt(&c).await).await?;
+        Ok(self.quota_of(day, charged.unwrap_or(0)))
     }
 
     /// How much of a day is used, read inside a transaction.

@@ -20,7 +20,7 @@ use super::{
     Chat, ChatError, Conversation, MessageRole, MessageStatus, Outcome, Usage,
     companions::CompanionCard,
     generation::Event,
-    message::{ChatBody, UiMessage, identifier},
+    message::{ChatBody, PathId, UiMessage, identifier},
     send::Reply,
     service::metadata,
     ui_stream::{Encoder, KEEP_ALIVE, PROTOCOL_HEADER},
@@ -112,7 +112,7 @@ async fn resume(
     State(chat): State<Chat>,
     CurrentUser(caller): CurrentUser,
     Extension(RequestId(request_id)): Extension<RequestId>,
-    ApiPath(id): ApiPath<String>,
+    ApiPath(PathId(id)): ApiPath<PathId>,
 ) -> Result<Response, Problem> {
     match chat.resume(caller, &id).await.map_err(|error| problem(error, &chat))? {
         Some(reply) => Ok(stream_reply(reply, request_id.to_string())),
@@ -139,7 +139,7 @@ struct StopBody {
 async fn stop(
     State(chat): State<Chat>,
     CurrentUser(caller): CurrentUser,
-    ApiPath(id): ApiPath<String>,
+    ApiPath(PathId(id)): ApiPath<PathId>,
     OptionalJson(body): OptionalJson<StopBody>,
 ) -> Result<StatusCode, Problem> {
     // An id that is none of ours cannot be the running one.
@@ -222,7 +222,7 @@ async fn create_conversation(
 async fn conversation(
     State(chat): State<Chat>,
     CurrentUser(caller): CurrentUser,
-    ApiPath(id): ApiPath<String>,
+    ApiPath(PathId(id)): ApiPath<PathId>,
 ) -> Result<Json<Conversation>, Problem> {
     Ok(Json(chat.conversation(caller.user_id, &id).await.map_err(|error| problem(error, &chat))?))
 }
@@ -245,7 +245,7 @@ struct ConversationPatch {
 async fn change_conversation(
     State(chat): State<Chat>,
     CurrentUser(caller): CurrentUser,
-    ApiPath(id): ApiPath<String>,
+    ApiPath(PathId(id)): ApiPath<PathId>,
     ApiJson(body): ApiJson<ConversationPatch>,
 ) -> Result<Json<Conversation>, Problem> {
     let owner = caller.user_id;
@@ -268,7 +268,7 @@ async fn change_conversation(
 async fn delete_conversation(
     State(chat): State<Chat>,
     CurrentUser(caller): CurrentUser,
-    ApiPath(id): ApiPath<String>,
+    ApiPath(PathId(id)): ApiPath<PathId>,
 ) -> Result<StatusCode, Problem> {
     chat.delete(caller.user_id, &id).await.map_err(|error| problem(error, &chat))?;
     Ok(StatusCode::NO_CONTENT)
@@ -287,7 +287,7 @@ async fn delete_conversation(
 async fn messages(
     State(chat): State<Chat>,
     CurrentUser(caller): CurrentUser,
-    ApiPath(id): ApiPath<String>,
+    ApiPath(PathId(id)): ApiPath<PathId>,
     query: ApiQuery,
 ) -> Result<Json<Page<UiMessage>>, Problem> {
     let owner = caller.user_id;

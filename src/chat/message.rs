@@ -170,6 +170,16 @@ impl ChatBody {
     }
 }
 
+/// A client's id in a path. What cannot be one names nothing.
+pub struct PathId(pub String);
+
+impl<'de> Deserialize<'de> for PathId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = String::deserialize(deserializer)?;
+        identifier(id).map(PathId).map_err(|invalid| serde::de::Error::custom(invalid.detail))
+    }
+}
+
 /// An id that a client made.
 pub fn identifier(id: String) -> Result<String, Invalid> {
     let sound = (1..=64).contains(&id.len())

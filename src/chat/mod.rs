@@ -3,6 +3,7 @@
 //! A reply is a job of the server, not of a connection: sending a message claims it, charges it and starts a
 //! *generation*; the connection only listens. ARCHITECTURE.md tells the way of one message.
 
+mod claim;
 mod companions;
 mod generation;
 pub mod http;
@@ -10,8 +11,10 @@ mod message;
 mod prompt;
 pub mod provider;
 pub mod providers;
+mod relay;
 mod send;
 mod service;
+mod settle;
 pub mod store;
 mod supervisor;
 pub mod ui_stream;

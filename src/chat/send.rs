@@ -2,27 +2,22 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    Chat, ChatError, MessageRole, MessageStatus, Outcome, Usage,
+    Chat, ChatError, Companion, MessageStatus, Outcome, Usage,
+    claim::{NotClaimed, Question, Turn, claim},
     generation::{Event, Generation, Reader},
     message::SendMessage,
     provider::FinishReason,
     service::body_place,
-    store::{self, ClaimRow, Claimed, ConversationRow},
+    store::{self, ClaimRow, ConversationRow},
     supervisor::Task,
 };
 use crate::{
     auth::Caller,
-    billing::{Access, Billing, Charge},
-    platform::{
-        db::{self, Conn},
-        problem::Code,
-        seal::{DataKey, Sealed},
-        time,
-    },
+    billing::{Access, Charge},
+    platform::{problem::Code, seal::DataKey, time},
 };
 
 /// How often a send is begun anew after another one got in between.
@@ -79,56 +74,6 @@ enum Found {
     First,
 }
 
-/// What is written when a message is claimed.
-struct Turn {
-    owner: Uuid,
-    conversation_id: String,
-    conversation_key: Uuid,
-    /// Set when the conversation is begun with this message.
-    begin: Option<(String, String)>,
-    question: Question,
-    charge: Charge,
-    access: Access,
-    generation: Uuid,
-    reply_id: String,
-    reply_body: Sealed,
-    instance: Uuid,
-    lease: Timestamp,
-    most_at_once: i64,
-    now: Timestamp,
-}
-
-enum Question {
-    New {
-        id: String,
-        body: Sealed,
-    },
-    /// A reply to it failed without a word and is tried again.
-    Again {
-        seq: i64,
-        failed_reply: i64,
-    },
-}
-
-/// Why a claim was not made.
-enum NotClaimed {
-    Refused(ChatError),
-    /// Somebody else wrote in between; look again.
-    Overtaken,
-}
-
-impl From<db::Error> for NotClaimed {
-    fn from(error: db::Error) -> Self {
-        NotClaimed::Refused(error.into())
-    }
-}
-
-impl From<ChatError> for NotClaimed {
-    fn from(error: ChatError) -> Self {
-        NotClaimed::Refused(error)
-    }
-}
-
 impl Chat {
     /// Stores a message and begins the reply, or finds the reply to a message that was sent before.
     ///
@@ -165,9 +110,9 @@ impl Chat {
     async fn try_send(&self, caller: Caller, message: &SendMessage) -> Result<Reply, NotClaimed> {
         let owner = caller.user_id;
         let data_key = self.keyring.user(owner).await.map_err(ChatError::from)?;
-        let (question, conversation) = match self.look_up(owner, message).await? {
+        let (again, conversation) = match self.look_up(owner, message).await? {
             Found::Claim(conversation, claim) => {
-                self.compare(&data_key, conversation.key, message, &claim)?;
+                compare(&data_key, conversation.key, message, &claim)?;
                 if claim.status != MessageStatus::Failed {
                     return Ok(self.rejoin(owner, &data_key, conversation.key, *claim).await?);
                 }
@@ -177,29 +122,52 @@ impl Chat {
             Found::New(conversation) => (None, Some(conversation)),
             Found::First => (None, None),
         };
-
         let companion = match &conversation {
-            Some(conversation) => self
-                .companions
-                .get(&conversation.companion_id)
-                .filter(|companion| companion.card.available)
-                .ok_or(ChatError::CompanionGone)?,
+            Some(conversation) => self.still_there(conversation)?,
             None => self.choose(message.companion.as_deref())?,
         };
         let access = self.check_access(caller, &companion.card.id).await?;
 
+        let turn =
+            self.turn(owner, &data_key, message, conversation.map(|row| row.key), companion, access, again);
+        let task = Task {
+            generation: Generation::new(turn.generation, turn.reply_id.clone()),
+            owner,
+            conversation: turn.conversation_key,
+            data_key,
+            companion: companion.clone(),
+            charge: turn.charge,
+            question_seq: 0,
+            reply_seq: 0,
+            started_at: turn.now,
+        };
+        self.claim_and_begin(turn, task).await
+    }
+
+    /// Everything that the claim writes, sealed and numbered before the transaction begins.
+    #[expect(clippy::too_many_arguments, reason = "it gathers what was found out before")]
+    fn turn(
+        &self,
+        owner: Uuid,
+        data_key: &DataKey,
+        message: &SendMessage,
+        conversation: Option<Uuid>,
+        companion: &Companion,
+        access: Access,
+        again: Option<Question>,
+    ) -> Turn {
         let now = self.clock.now();
-        let conversation_key = conversation.as_ref().map_or_else(|| self.random.uuid(now), |row| row.key);
+        let conversation_key = conversation.unwrap_or_else(|| self.random.uuid(now));
         let seal = |id: &str, text: &str| {
             data_key.seal(body_place(&conversation_key, id), text.as_bytes(), &*self.random)
         };
         let reply_id = self.random.uuid(now).to_string();
-        let turn = Turn {
+        Turn {
             owner,
             conversation_id: message.conversation.clone(),
             conversation_key,
             begin: conversation.is_none().then(|| (companion.card.id.clone(), self.model().to_owned())),
-            question: question.unwrap_or_else(|| Question::New {
+            question: again.unwrap_or_else(|| Question::New {
                 id: message.message.clone(),
                 body: seal(&message.message, &message.text),
             }),
@@ -212,19 +180,13 @@ impl Chat {
             lease: time::after(now, self.settings.lease),
             most_at_once: self.settings.generations_per_user,
             now,
-        };
-        let task = Task {
-            generation: Generation::new(turn.generation, turn.reply_id.clone()),
-            owner,
-            conversation: conversation_key,
-            data_key,
-            companion: companion.clone(),
-            charge: turn.charge,
-            question_seq: 0,
-            reply_seq: 0,
-            started_at: now,
-        };
-        self.claim_and_begin(turn, task).await
+        }
+    }
+
+    /// The companion of a conversation that was begun before.
+    fn still_there(&self, conversation: &ConversationRow) -> Result<&Companion, ChatError> {
+        let companion = self.companions.get(&conversation.companion_id);
+        companion.filter(|companion| companion.card.available).ok_or(ChatError::CompanionGone)
     }
 
     /// Claims in a task of its own, so that a caller who leaves between the commit and the start cannot leave a claim
@@ -305,18 +267,6 @@ impl Chat {
             .await
     }
 
-    /// The same id must mean the same text.
-    fn compare(
-        &self,
-        key: &DataKey,
-        conversation: Uuid,
-        message: &SendMessage,
-        claim: &ClaimRow,
-    ) -> Result<(), ChatError> {
-        let text = key.open_text(body_place(&conversation, &message.message), &claim.question)?;
-        if text == message.text { Ok(()) } else { Err(ChatError::IdempotencyMismatch) }
-    }
-
     /// The reply to a message that was sent before: joined while it is made, else as it was stored.
     async fn rejoin(
         &self,
@@ -370,88 +320,13 @@ impl Chat {
     }
 }
 
-/// The transaction of a send. Rows are taken in the order user, conversation, message.
-async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<(i64, i64), NotClaimed> {
-    let Turn { owner, conversation_id, conversation_key, generation, now, .. } = turn;
-    if turn.charge.take(c, &turn.access).await?.is_none() {
-        return Err(ChatError::QuotaExhausted(billing.quota_in(c, turn.charge).await?).into());
-    }
-    if store::count_running(*owner).one(c).await? >= turn.most_at_once {
-        return Err(ChatError::TooManyGenerations.into());
-    }
-    if let Some((companion, model)) = &turn.begin {
-        store::add_conversation(*conversation_key, *owner, conversation_id, companion, model, None, *now)
-            .exec(c)
-            .await?;
-    }
-    let claimed = match &turn.question {
-        Question::New { .. } => store::claim_turn(*owner, conversation_id, *generation, *now).opt(c).await?,
-        Question::Again { failed_reply, .. } => {
-            store::claim_retry(*owner, conversation_id, *generation, *failed_reply, *now).opt(c).await?
-        }
-    };
-    let Some(Claimed { key, last_seq: reply_seq }) = claimed else {
-        return Err(why_not(turn, c).await?);
-    };
-    if key != *conversation_key {
-        return Err(NotClaimed::Overtaken); // Begun by another request, under another key.
-    }
-    let question_seq = match &turn.question {
-        Question::New { id, body } => {
-            let seq = reply_seq.saturating_sub(1);
-            let (role, status) = (MessageRole::User, MessageStatus::Complete);
-            if store::add_message(key, seq, id, role, status, body, *now).exec(c).await? == 0 {
-                let sent_before = store::find_claim(*owner, key, id).opt(c).await?.is_some();
-                // Else it is the id of a reply.
-                return Err(if sent_before {
-                    NotClaimed::Overtaken
-                } else {
-                    ChatError::IdempotencyMismatch.into()
-                });
-            }
-            seq
-        }
-        Question::Again { seq, failed_reply } => {
-            store::remove_failed_reply(*owner, key, *failed_reply).exec(c).await?;
-            *seq
-        }
-    };
-    let (role, status) = (MessageRole::Assistant, MessageStatus::Generating);
-    store::add_message(key, reply_seq, &turn.reply_id, role, status, &turn.reply_body, *now).exec(c).await?;
-    store::add_generation(
-        *generation,
-        key,
-        *owner,
-        question_seq,
-        reply_seq,
-        &turn.reply_id,
-        turn.instance,
-        turn.lease,
-        turn.charge.day,
-        *now,
-    )
-    .exec(c)
-    .await?;
-    Ok((question_seq, reply_seq))
-}
-
-/// Why a conversation did not let the message in.
-async fn why_not(turn: &Turn, c: &Conn) -> Result<NotClaimed, NotClaimed> {
-    let row = store::find_conversation(turn.owner, &turn.conversation_id).opt(c).await?;
-    Ok(match row {
-        None => NotClaimed::Overtaken,
-        Some(row) if row.deleted_at.is_some() => ChatError::NotFound.into(),
-        Some(row) if row.generation_id.is_some() => ChatError::GenerationInProgress.into(),
-        Some(_) => ChatError::Superseded.into(),
-    })
-}
-
-impl ChatError {
-    /// Whether the same message, sent at the same moment by somebody else's connection, can be the reason.
-    fn may_come_from_a_double(&self) -> bool {
-        matches!(
-            self,
-            ChatError::QuotaExhausted(_) | ChatError::GenerationInProgress | ChatError::TooManyGenerations
-        )
-    }
+/// The same id must mean the same text.
+fn compare(
+    key: &DataKey,
+    conversation: Uuid,
+    message: &SendMessage,
+    claim: &ClaimRow,
+) -> Result<(), ChatError> {
+    let text = key.open_text(body_place(&conversation, &message.message), &claim.question)?;
+    if text == message.text { Ok(()) } else { Err(ChatError::IdempotencyMismatch) }
 }

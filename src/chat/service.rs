@@ -227,7 +227,11 @@ impl Chat {
         title: Title,
     ) -> Result<Conversation, ChatError> {
         let companion = self.choose(companion.as_deref())?.card.id.clone();
-        let title = title.map(parse_title).transpose().map_err(|invalid| invalid_field("/title", invalid))?;
+        let title = title
+            .as_deref()
+            .map(parse_title)
+            .transpose()
+            .map_err(|invalid| invalid_field("/title", invalid))?;
         let now = self.clock.now();
         let key = self.random.uuid(now);
         let id = id.unwrap_or_else(|| self.random.uuid(now).to_string());
@@ -251,7 +255,11 @@ impl Chat {
 
     /// Changes or removes a title.
     pub async fn retitle(&self, owner: Uuid, id: &str, title: Title) -> Result<Conversation, ChatError> {
-        let title = title.map(parse_title).transpose().map_err(|invalid| invalid_field("/title", invalid))?;
+        let title = title
+            .as_deref()
+            .map(parse_title)
+            .transpose()
+            .map_err(|invalid| invalid_field("/title", invalid))?;
         let row = self.find(owner, id).await?;
         let data_key = self.keyring.user(owner).await?;
         let sealed = self.seal_title(&data_key, row.key, title);
@@ -392,7 +400,7 @@ pub(super) fn invalid_field(pointer: &'static str, invalid: Invalid) -> ChatErro
     }])
 }
 
-fn parse_title(title: String) -> Result<String, Invalid> {
+fn parse_title(title: &str) -> Result<String, Invalid> {
     let title = title.trim();
     if title.is_empty() {
         return Err(Invalid::new("too_short", "A title has at least one character; `null` removes it."));

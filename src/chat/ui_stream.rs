@@ -132,7 +132,13 @@ impl Outcome {
 
 /// `data: {json}`, one event each (WHATWG server-sent events). JSON has no raw line ends, so text cannot forge a frame.
 fn frames(chunks: &[Value]) -> Bytes {
-    chunks.iter().map(|chunk| format!("data: {chunk}\n\n")).collect::<String>().into()
+    let mut text = String::new();
+    for chunk in chunks {
+        text.push_str("data: ");
+        text.push_str(&chunk.to_string());
+        text.push_str("\n\n");
+    }
+    text.into()
 }
 
 #[cfg(test)]

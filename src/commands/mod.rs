@@ -13,10 +13,10 @@ use crate::{
     app::{App, World},
     config::{Config, Fault, Profile, Sources},
     platform::{
-        clock::{SharedClock, SystemClock},
+        clock::SystemClock,
         data_dir,
         db::{Db, MIGRATIONS},
-        random::{SharedRandom, SystemRandom},
+        random::SystemRandom,
         tasks::Tasks,
     },
 };
@@ -84,12 +84,7 @@ fn try_run(cli: &Cli, env: Vec<(String, String)>) -> Result<(), Failure> {
     if matches!(cli.command, Command::CheckConfig) {
         return say("The settings are sound.");
     }
-    let world = World {
-        clock: Arc::new(SystemClock) as SharedClock,
-        random: Arc::new(SystemRandom) as SharedRandom,
-        tasks: Tasks::default(),
-        instance: Uuid::nil(),
-    };
+    let world = real_world();
     add_development_key(&mut config, &world)?;
     crate::platform::telemetry::start_logging(config.log_format, config.log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -104,16 +99,30 @@ fn try_run(cli: &Cli, env: Vec<(String, String)>) -> Result<(), Failure> {
     })
 }
 
+/// The machine's clock and randomness. The instance is nobody until a data directory is taken.
+fn real_world() -> World {
+    World {
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+        tasks: Tasks::default(),
+        instance: Uuid::nil(),
+    }
+}
+
 fn sources(cli: &Cli, env: Vec<(String, String)>) -> Result<Sources, Failure> {
     let from_env = env.iter().find(|(name, _)| name == "DM_PROFILE").map(|(_, value)| value.as_str());
-    let profile = match (&cli.command, cli.options.profile, from_env) {
-        (Command::Dev, None | Some(ProfileName::Development), _) => Profile::Development,
-        (Command::Dev, Some(ProfileName::Production), _) => {
+    let given = match (cli.options.profile, from_env) {
+        (Some(ProfileName::Development), _) | (None, Some("development")) => Some(Profile::Development),
+        (Some(ProfileName::Production), _) | (None, Some("production")) => Some(Profile::Production),
+        (None, None) => None,
+        (None, Some(_)) => return Err("DM_PROFILE must be development or production".into()),
+    };
+    let profile = match (&cli.command, given) {
+        (Command::Dev, Some(Profile::Production)) if cli.options.profile.is_some() => {
             return Err("`dev` is for development; `serve` is for production".into());
         }
-        (_, Some(ProfileName::Development), _) | (_, None, Some("development")) => Profile::Development,
-        (_, Some(ProfileName::Production), _) | (_, None, None | Some("production")) => Profile::Production,
-        (_, None, Some(_)) => return Err("DM_PROFILE must be development or production".into()),
+        (Command::Dev, _) => Profile::Development,
+        (_, given) => given.unwrap_or(Profile::Production),
     };
     if matches!(cli.command, Command::Serve) && profile == Profile::Development {
         return Err("`serve` is for production; `dev` starts with the development profile".into());
@@ -157,12 +166,7 @@ pub async fn document() -> Result<serde_json::Value, Failure> {
     let env = vec![("DM__SERVER__DATA_DIR".to_owned(), scratch.display().to_string())];
     let sources = Sources { profile: Profile::Development, file: None, env };
     let mut config = Config::load(&sources).map_err(|faults| list(&faults))?;
-    let world = World {
-        clock: Arc::new(SystemClock),
-        random: Arc::new(SystemRandom),
-        tasks: Tasks::default(),
-        instance: Uuid::nil(),
-    };
+    let world = real_world();
     add_development_key(&mut config, &world)?;
     let app = App::start(&config, &world).await?;
     let document = app.document();

@@ -13,6 +13,9 @@ use super::{
     layers::{Setting, Settings},
 };
 
+/// Where the files are from that are compiled in.
+const BUILT_IN: &str = "config/";
+
 /// Reads settings and remembers which were asked for: what is left over is unknown.
 pub struct Reader {
     settings: Settings,
@@ -231,10 +234,12 @@ fn is_plain(url: &Url) -> bool {
         && url.fragment().is_none()
 }
 
-/// The name under which an operator knows a setting: the variable, or the key in a file.
+/// The name under which an operator knows a setting: the key in a file of theirs, else the variable that sets it.
 fn name(key: &str, setting: &Setting) -> String {
     if setting.origin.starts_with("DM__") {
         setting.origin.clone()
+    } else if setting.origin.starts_with(BUILT_IN) {
+        variable(key)
     } else {
         format!("{key} ({})", setting.origin)
     }

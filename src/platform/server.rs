@@ -92,7 +92,8 @@ fn connection(
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(PeerAddress(peer));
-        router.clone().oneshot(request.map(Body::new) as Request)
+        let request: Request = request.map(Body::new);
+        router.clone().oneshot(request)
     });
     http1::Builder::new()
         .timer(TokioTimer::new())

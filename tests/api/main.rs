@@ -21,6 +21,9 @@
 mod account;
 mod auth;
 mod chat;
+mod config;
 mod db;
 mod http;
+mod layering;
+mod process;
 mod support;

@@ -20,8 +20,8 @@ const PASSES: u32 = 2;
 const LANES: u32 = 1;
 const TAG_LEN: usize = 32;
 
-/// Hashes that may wait, for each thread.
-const QUEUE_PER_THREAD: usize = 4;
+/// Hashes that may wait, for each thread: about as many as are done before the last one has waited too long.
+const QUEUE_PER_THREAD: usize = 32;
 /// How long a hash may wait before it is refused.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 

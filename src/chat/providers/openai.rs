@@ -173,7 +173,9 @@ pub fn decode(bytes: BoxStream<'static, Result<Bytes, ProviderError>>) -> ReplyS
                 Some(Ok(piece)) => {
                     let mut events = Vec::new();
                     let result = parser.push(&piece, &mut events);
-                    events.iter().for_each(|data| reading.decoder.event(data));
+                    for data in &events {
+                        reading.decoder.event(data);
+                    }
                     if let Err(error) = result {
                         reading.decoder.broken(ProviderError::Protocol(error.to_string()));
                     }
@@ -331,8 +333,10 @@ async fn refusal(response: Response) -> ProviderError {
 /// The code or type of an error object. Its message is left out: it may quote the key or the prompt.
 fn error_name(error: &Value) -> String {
     let text = |name: &str| error.get(name).and_then(Value::as_str);
-    let number = || error.get("code").and_then(Value::as_i64).map(|code| code.to_string());
-    let name = text("code").or_else(|| text("type")).map(str::to_owned).or_else(number).unwrap_or_default();
+    // Some servers repeat the status as the code; then the type says more.
+    let code = text("code").filter(|code| code.parse::<u16>().is_err());
+    let number = || error.get("code").map(Value::to_string);
+    let name = code.or_else(|| text("type")).map(str::to_owned).or_else(number).unwrap_or_default();
     name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')).take(64).collect()
 }
 

@@ -120,6 +120,7 @@ macro_rules! queries {
     };
     (@one $(#[$meta:meta])* $name:ident($($arg:ident : $ty:ty),*) ($($record:ty)?) $sql:expr) => {
         $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
         pub(crate) fn $name<'q>(
             $($arg: <$ty as $crate::platform::db::Arg>::Of<'q>),*
         ) -> $crate::platform::db::Query<

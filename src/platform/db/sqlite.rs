@@ -453,6 +453,10 @@ fn statement<T>(
             .and_then(|number| number.parse::<usize>().ok())
             .and_then(|number| args.get(number.checked_sub(1)?))
             .ok_or_else(|| Error::Refused("a parameter is not one of the declared ones".into()))?;
+        if matches!(value, Value::Text(text) if text.contains('\0')) {
+            // PostgreSQL refuses it, too; this way a test on SQLite notices.
+            return Err(Error::Refused("a text with NUL".into()));
+        }
         statement.raw_bind_parameter(position, value)?;
     }
     let result = run(&mut statement);

@@ -76,12 +76,14 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 
     let mut text = String::new();
     for segment in path {
-        match segment {
-            Segment::Seq { index } => text.push_str(&format!("/{index}")),
-            Segment::Map { key } => text.push_str(&format!("/{}", escape(key))),
-            Segment::Enum { variant } => text.push_str(&format!("/{}", escape(variant))),
-            Segment::Unknown => {}
-        }
+        let name = match segment {
+            Segment::Seq { index } => index.to_string(),
+            Segment::Map { key } => escape(key),
+            Segment::Enum { variant } => escape(variant),
+            Segment::Unknown => continue,
+        };
+        text.push('/');
+        text.push_str(&name);
     }
     text
 }

@@ -52,16 +52,17 @@ pub enum MailError {
     Refused(String),
 }
 
-static LAYOUT: LazyLock<Environment<'static>> = LazyLock::new(|| {
-    let mut layout = Environment::new();
-    layout.set_auto_escape_callback(|name| {
-        if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None }
+static LAYOUT: LazyLock<Environment<'static>> =
+    LazyLock::new(|| {
+        let mut layout = Environment::new();
+        layout.set_auto_escape_callback(|name| {
+            if name == "mail.html" { AutoEscape::Html } else { AutoEscape::None }
+        });
+        // The sources are compiled in and rendered by tests: adding them cannot fail at run time.
+        let _ = layout.add_template("mail.txt", include_str!("layout.txt"));
+        let _ = layout.add_template("mail.html", include_str!("layout.html"));
+        layout
     });
-    // The sources are compiled in and rendered by tests: adding them cannot fail at run time.
-    let _ = layout.add_template("mail.txt", include_str!("layout.txt"));
-    let _ = layout.add_template("mail.html", include_str!("layout.html"));
-    layout
-});
 
 /// What a slice wants to say, before it is laid out.
 pub struct Letter<'a> {

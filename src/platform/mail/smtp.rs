@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use lettre::{
     AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor,
     message::{Mailbox as Address, MultiPart},
+    transport::smtp::AsyncSmtpTransportBuilder,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
@@ -30,19 +31,33 @@ pub struct Smtp {
     from: Address,
 }
 
-impl Smtp {
-    /// Reads the settings; connects when the first mail is sent.
+impl SmtpSettings {
+    /// Whether the settings can be used.
     ///
     /// # Errors
     ///
-    /// A sentence that says which setting cannot be used, without showing it.
+    /// A sentence that says which one cannot, without showing it.
+    pub fn check(&self) -> Result<(), String> {
+        self.parse().map(|_| ())
+    }
+
+    fn parse(&self) -> Result<(AsyncSmtpTransportBuilder, Address), String> {
+        let builder = AsyncSmtpTransport::<Tokio1Executor>::from_url(self.url.expose_secret())
+            .map_err(|_| "the address of the mail server cannot be read")?;
+        let from = self.from.parse().map_err(|_| "the sender's address cannot be read")?;
+        Ok((builder.timeout(Some(TIMEOUT)), from))
+    }
+}
+
+impl Smtp {
+    /// Prepares to send; connects with the first mail. Needs a runtime, which tends the pool of connections.
+    ///
+    /// # Errors
+    ///
+    /// As [`SmtpSettings::check`].
     pub fn new(settings: &SmtpSettings) -> Result<Smtp, String> {
-        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(settings.url.expose_secret())
-            .map_err(|_| "the address of the mail server cannot be read")?
-            .timeout(Some(TIMEOUT))
-            .build();
-        let from = settings.from.parse().map_err(|_| "the sender's address cannot be read")?;
-        Ok(Smtp { transport, from })
+        let (builder, from) = settings.parse()?;
+        Ok(Smtp { transport: builder.build(), from })
     }
 }
 

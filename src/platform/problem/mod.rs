@@ -23,7 +23,10 @@ const SOON: Duration = Duration::from_secs(1);
 
 /// An error on its way to a caller.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub struct Problem(Box<Parts>);
+
+#[derive(Clone, Debug)]
+struct Parts {
     code: Code,
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
@@ -47,7 +50,7 @@ pub struct FieldError {
 impl Problem {
     /// A problem with a sentence that may be shown to anybody.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Problem {
-        Problem {
+        Problem(Box::new(Parts {
             code,
             detail: detail.into(),
             errors: Vec::new(),
@@ -55,7 +58,7 @@ impl Problem {
             more: Map::new(),
             allow: None,
             cause: None,
-        }
+        }))
     }
 
     /// What does not exist, or is not the caller's: the same answer, whatever it was.
@@ -69,7 +72,9 @@ impl Problem {
             [only] => Cow::Owned(format!("{}: {}", only.pointer, only.detail)),
             _ => Cow::Borrowed("Several fields are not valid."),
         };
-        Problem { errors, ..Problem::new(Code::ValidationFailed, detail) }
+        let mut problem = Problem::new(Code::ValidationFailed, detail);
+        problem.0.errors = errors;
+        problem
     }
 
     /// A fault of ours.
@@ -90,36 +95,36 @@ impl Problem {
 
     /// Keeps the cause for the log.
     pub fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Problem {
-        self.cause = Some(Arc::new(cause));
+        self.0.cause = Some(Arc::new(cause));
         self
     }
 
     /// Says when to try again.
     pub fn retry_after(mut self, wait: Duration) -> Problem {
-        self.retry_after = Some(wait);
+        self.0.retry_after = Some(wait);
         self
     }
 
     /// Adds a member of our own to the body.
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Problem {
-        self.more.insert(name.to_owned(), value.into());
+        self.0.more.insert(name.to_owned(), value.into());
         self
     }
 
     /// Names the methods that are allowed.
     pub fn allowing(mut self, methods: HeaderValue) -> Problem {
-        self.allow = Some(methods);
+        self.0.allow = Some(methods);
         self
     }
 
     /// The code.
     pub fn code(&self) -> Code {
-        self.code
+        self.0.code
     }
 
     /// The cause, with its own causes, for the log.
     pub fn cause(&self) -> Option<String> {
-        let cause = self.cause.as_deref()?;
+        let cause = self.0.cause.as_deref()?;
         let mut text = cause.to_string();
         let mut next = cause.source();
         while let Some(error) = next {
@@ -132,46 +137,46 @@ impl Problem {
 
     /// The body.
     pub fn body(&self, request_id: &str) -> Value {
-        let code = self.code.as_str();
+        let code = self.0.code.as_str();
         let mut body = json!({
             "type": format!("/problems/{code}"),
-            "title": self.code.title(),
-            "status": self.code.status().as_u16(),
+            "title": self.0.code.title(),
+            "status": self.0.code.status().as_u16(),
             "code": code,
-            "detail": self.detail,
+            "detail": self.0.detail,
             "request_id": request_id,
         });
         if let Some(fields) = body.as_object_mut() {
-            if !self.errors.is_empty() {
-                fields.insert("errors".into(), json!(self.errors));
+            if !self.0.errors.is_empty() {
+                fields.insert("errors".into(), json!(self.0.errors));
             }
             if let Some(wait) = self.wait() {
                 fields.insert("retry_after_s".into(), wait.into());
             }
-            fields.extend(self.more.clone());
+            fields.extend(self.0.more.clone());
         }
         body
     }
 
     /// Whole seconds, rounded up: waiting that long is enough. Every 429 and 503 says so.
     fn wait(&self) -> Option<u64> {
-        let status = self.code.status().as_u16();
-        let wait = self.retry_after.or((status == 429 || status == 503).then_some(SOON))?;
+        let status = self.0.code.status().as_u16();
+        let wait = self.0.retry_after.or((status == 429 || status == 503).then_some(SOON))?;
         Some(wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1))
     }
 
     /// The answer, for the middleware that knows the request's id.
     pub fn render(&self, request_id: &str) -> Response {
-        let mut response = (self.code.status(), self.body(request_id).to_string()).into_response();
+        let mut response = (self.0.code.status(), self.body(request_id).to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(wait) = self.wait() {
             headers.insert(header::RETRY_AFTER, wait.into());
         }
-        if let Some(methods) = &self.allow {
+        if let Some(methods) = &self.0.allow {
             headers.insert(header::ALLOW, methods.clone());
         }
-        if self.code.status() == StatusCode::UNAUTHORIZED {
+        if self.0.code.status() == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
@@ -181,7 +186,7 @@ impl Problem {
 /// Only a placeholder that carries the problem to the middleware which renders it.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = self.code.status().into_response();
+        let mut response = self.0.code.status().into_response();
         response.extensions_mut().insert(self);
         response
     }

@@ -32,7 +32,6 @@ pub struct TestApp {
     pub mailbox: Mailbox,
     pub background: Background,
     pub database: Arc<TestDatabase>,
-    pub config: Arc<Config>,
     db: digitalmistress::platform::db::Db,
     tasks: Tasks,
     settings: Vec<(String, String)>,
@@ -42,7 +41,6 @@ pub struct TestApp {
 #[derive(Clone)]
 pub struct Person {
     pub id: String,
-    pub email: String,
     pub access_token: String,
     pub refresh_token: String,
 }
@@ -101,7 +99,6 @@ impl TestApp {
             mailbox: app.mailbox.unwrap(),
             background: app.background,
             database,
-            config: Arc::new(config),
             db: app.db,
             tasks,
             settings,
@@ -206,7 +203,6 @@ impl From<Value> for Person {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         Person {
             id: text(&tokens["user"]["id"]),
-            email: text(&tokens["user"]["email"]),
             access_token: text(&tokens["access_token"]),
             refresh_token: text(&tokens["refresh_token"]),
         }

@@ -55,10 +55,16 @@ impl Server {
             ("DM__CHAT__PROVIDERS__DEMO__PACE", "0s"),
         ];
         env.extend(more);
-        Self::start(&["dev"], &env, |line| {
+        let server = Self::start(&["dev"], &env, |line| {
             let url = line.trim().strip_prefix("API")?.trim();
             Some(url.trim_end_matches("/v1").replace("localhost", "127.0.0.1"))
-        })
+        });
+        let deadline = Instant::now() + PATIENCE;
+        while !server.output().contains("Ctrl-C ends it") {
+            assert!(Instant::now() < deadline, "it did not finish its banner:\n{}", server.output());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        server
     }
 
     /// Starts a server and waits for the line of its output that tells the address.

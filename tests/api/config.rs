@@ -1,0 +1,217 @@
+//! Settings: layered, strict, and every fault at once.
+
+use std::path::PathBuf;
+
+use digitalmistress::config::{Config, Profile, Sources};
+use secrecy::ExposeSecret as _;
+
+fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn load(profile: Profile, pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let sources = Sources { profile, file: None, env: env(pairs) };
+    Config::load(&sources).map_err(|faults| faults.iter().map(ToString::to_string).collect())
+}
+
+const KEY: &str = "k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+/// The least that production needs.
+fn production() -> Vec<(&'static str, &'static str)> {
+    vec![
+        ("DM__SERVER__PUBLIC_URL", "https://api.example.com"),
+        ("DM__SERVER__FRONTEND_URL", "https://www.example.com"),
+        ("DM__SECURITY__MASTER_KEYS", KEY),
+        ("DM__CHAT__ROUTE", "main"),
+        ("DM__CHAT__PROVIDERS__MAIN__KIND", "openai"),
+        ("DM__CHAT__PROVIDERS__MAIN__BASE_URL", "https://provider.example.com/v1"),
+        ("DM__CHAT__PROVIDERS__MAIN__API_KEY", "sk-canary-key"),
+        ("DM__CHAT__PROVIDERS__MAIN__MODEL", "m"),
+        ("DM__CHAT__PROVIDERS__MAIN__CONTEXT_TOKENS", "8192"),
+        ("DM__CHAT__PROVIDERS__MAIN__MAX_OUTPUT_TOKENS", "1024"),
+        ("DM__MAIL__SMTP_URL", "smtps://user:canary-password@mail.example.com"),
+        ("DM__MAIL__FROM", "Example <no-reply@example.com>"),
+    ]
+}
+
+fn with(
+    mut pairs: Vec<(&'static str, &'static str)>,
+    more: &[(&'static str, &'static str)],
+) -> Vec<(&'static str, &'static str)> {
+    pairs.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
+    pairs.extend(more);
+    pairs
+}
+
+#[test]
+fn the_defaults_are_sound_in_development_and_incomplete_in_production() {
+    let config = load(Profile::Development, &[]).unwrap();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.server.public_url.as_str(), "http://localhost:8080/");
+    assert_eq!(config.database.url.expose_secret(), "sqlite:data/digitalmistress.sqlite");
+
+    let faults = load(Profile::Production, &[]).unwrap_err().join("\n");
+    for missing in ["PUBLIC_URL", "FRONTEND_URL", "MASTER_KEYS", "ROUTE", "SMTP_URL"] {
+        assert!(faults.contains(missing), "{missing} is not missed:\n{faults}");
+    }
+    load(Profile::Production, &production()).unwrap();
+}
+
+#[test]
+fn the_example_file_names_settings_that_exist() {
+    let text = std::fs::read_to_string("config/example.env").unwrap();
+    let pairs: Vec<(String, String)> = text
+        .lines()
+        .filter(|line| line.starts_with("DM__"))
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    assert!(pairs.len() > 10);
+    let sources = Sources { profile: Profile::Production, file: None, env: pairs };
+    let faults: Vec<String> = Config::load(&sources).unwrap_err().iter().map(ToString::to_string).collect();
+    assert!(!faults.iter().any(|fault| fault.contains("is not a setting")), "{faults:#?}");
+}
+
+#[test]
+fn later_layers_win_and_variables_always() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("own.toml");
+    std::fs::write(
+        &file,
+        "[server]\ndata_dir = \"from-file\"\nmax_connections = 7\n[chat.companions.roz]\navailable = false\n",
+    )
+    .unwrap();
+    let load = |pairs: &[(&str, &str)]| {
+        Config::load(&Sources { profile: Profile::Development, file: Some(file.clone()), env: env(pairs) })
+            .unwrap()
+    };
+    let config = load(&[]);
+    assert_eq!(
+        (config.server.data_dir.clone(), config.server.max_connections),
+        (PathBuf::from("from-file"), 7)
+    );
+    assert!(!config.companions.get("roz").unwrap().card.available);
+    assert!(config.companions.get("octavia").unwrap().card.available);
+    let config = load(&[
+        ("DM__SERVER__DATA_DIR", "from-variable"),
+        ("DM__SERVER__ALLOWED_ORIGINS", " https://a.example , https://b.example,"),
+    ]);
+    assert_eq!(config.server.data_dir, PathBuf::from("from-variable"));
+    assert_eq!(config.server.allowed_origins, ["https://a.example", "https://b.example"]);
+}
+
+#[test]
+fn every_fault_is_reported_at_once_and_no_secret_is_shown() {
+    let pairs = with(
+        production(),
+        &[
+            ("DM__SERVER__LISTEN", "everywhere"),
+            ("DM__SERVER__PUBLIC_URL", "http://api.example.com"),
+            ("DM__SERVER__ALLOWED_ORIGINS", "*"),
+            ("DM__SERVER__TYPO", "1"),
+            ("DM__SECURITY__MASTER_KEYS", "k1:c2VjcmV0LWNhbmFyeQ=="),
+            ("DM__AUTH__ACCESS_TOKEN_TTL", "ten minutes"),
+            ("DM__AUTH__PASSWORD_MIN_LENGTH", "3"),
+            ("DM__CHAT__LEASE", "0s"),
+            ("DM__CHAT__PROVIDERS__MAIN__MAX_OUTPUT_TOKENS", "8000"),
+            ("DM__DATABASE__URL", "mysql://user:canary-password@db.example.com"),
+            ("DM__LOG__LEVEL", "loud"),
+        ],
+    );
+    let faults = load(Profile::Production, &pairs).unwrap_err();
+    let text = faults.join("\n");
+    for named in [
+        "LISTEN",
+        "ALLOWED_ORIGINS",
+        "TYPO",
+        "MASTER_KEYS",
+        "ACCESS_TOKEN_TTL",
+        "PASSWORD_MIN_LENGTH",
+        "LEASE",
+        "MAX_OUTPUT_TOKENS",
+        "DATABASE__URL",
+        "LOG__LEVEL",
+    ] {
+        assert!(text.contains(named), "{named} is not named:\n{text}");
+    }
+    assert!(!text.contains("canary") && !text.contains("c2VjcmV0"), "{text}");
+}
+
+#[test]
+fn production_refuses_what_is_dangerous_there() {
+    for (name, value, complaint) in [
+        ("DM__SERVER__PUBLIC_URL", "http://api.example.com", "is not https"),
+        ("DM__SERVER__FRONTEND_URL", "http://www.example.com", "is not https"),
+        ("DM__SERVER__ALLOWED_ORIGINS", "*", "origin"),
+        ("DM__MAIL__TRANSPORT", "mailbox", "development helper"),
+        ("DM__MAIL__SMTP_URL", "smtp://mail.example.com", "is not encrypted"),
+        ("DM__CHAT__PROVIDERS__MAIN__BASE_URL", "http://provider.example.com/v1", "is not https"),
+        ("DM__DATABASE__URL", "postgres://app@db.example.com/dm", "without a password"),
+        ("DM__DATABASE__URL", "postgres://app:p@db.example.com/dm?sslmode=disable", "without TLS"),
+        ("DM__DATABASE__URL", "postgres://app:p@db.example.com/dm?sslmode=prefer", "without TLS"),
+        ("DM__SECURITY__MASTER_KEYS", "", "is missing"),
+        ("DM__SECURITY__MASTER_KEYS", "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "not random"),
+    ] {
+        let faults = load(Profile::Production, &with(production(), &[(name, value)])).unwrap_err();
+        assert!(faults.iter().any(|fault| fault.contains(complaint)), "{name}={value}: {faults:?}");
+    }
+    let demo = with(
+        production(),
+        &[
+            ("DM__CHAT__ROUTE", "main,toy"),
+            ("DM__CHAT__PROVIDERS__TOY__KIND", "demo"),
+            ("DM__CHAT__PROVIDERS__TOY__MODEL", "demo"),
+            ("DM__CHAT__PROVIDERS__TOY__CONTEXT_TOKENS", "8192"),
+            ("DM__CHAT__PROVIDERS__TOY__MAX_OUTPUT_TOKENS", "1024"),
+            ("DM__CHAT__PROVIDERS__TOY__PACE", "0s"),
+        ],
+    );
+    let faults = load(Profile::Production, &demo).unwrap_err();
+    assert!(faults.iter().any(|fault| fault.contains("development helper")), "{faults:?}");
+    for (name, value) in [
+        ("DM__DATABASE__URL", "postgres://app:p@db.example.com/dm"),
+        ("DM__DATABASE__URL", "postgres://app@127.0.0.1/dm"),
+        ("DM__CHAT__PROVIDERS__MAIN__BASE_URL", "http://127.0.0.1:8000/v1"),
+        ("DM__MAIL__SMTP_URL", "smtp://mail.example.com?tls=required"),
+    ] {
+        load(Profile::Production, &with(production(), &[(name, value)])).unwrap();
+    }
+}
+
+#[test]
+fn development_listens_on_this_machine_only() {
+    for address in ["0.0.0.0:8080", "[::]:8080", "192.168.0.1:80"] {
+        let faults = load(Profile::Development, &[("DM__SERVER__LISTEN", address)]).unwrap_err();
+        assert!(faults[0].contains("not this machine"), "{faults:?}");
+    }
+    load(Profile::Development, &[("DM__SERVER__LISTEN", "[::1]:8080")]).unwrap();
+    load(Profile::Development, &[("DM__SERVER__LISTEN", "127.0.0.2:8080")]).unwrap();
+}
+
+#[test]
+fn a_secret_may_stand_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("keys");
+    std::fs::write(&file, format!("{KEY}\n")).unwrap();
+    let path: &'static str = file.to_str().unwrap().to_owned().leak();
+    let mut pairs = production();
+    pairs.retain(|(name, _)| *name != "DM__SECURITY__MASTER_KEYS");
+    let from_file = with(pairs.clone(), &[("DM__SECURITY__MASTER_KEYS_FILE", path)]);
+    assert_eq!(load(Profile::Production, &from_file).unwrap().master_keys.unwrap().expose_secret(), KEY);
+
+    let both = with(production(), &[("DM__SECURITY__MASTER_KEYS_FILE", path)]);
+    assert!(load(Profile::Production, &both).unwrap_err()[0].contains("both set"));
+    let nowhere = with(pairs, &[("DM__SECURITY__MASTER_KEYS_FILE", "/nowhere/keys")]);
+    assert!(
+        load(Profile::Production, &nowhere).unwrap_err().iter().any(|fault| fault.contains("cannot be read"))
+    );
+}
+
+#[test]
+fn no_secret_shows_in_debug() {
+    let config = load(Profile::Production, &production()).unwrap();
+    let shown = format!("{config:?}");
+    for secret in ["canary", "AAECAwQF"] {
+        assert!(!shown.contains(secret), "{secret} shows");
+    }
+}
