@@ -79,6 +79,11 @@ pub fn run(cli: &Cli, env: Vec<(String, String)>) -> ExitCode {
 }
 
 fn try_run(cli: &Cli, env: Vec<(String, String)>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if matches!(cli.command, Command::Openapi) {
+        // Needs no settings of the operator's: the document is the same everywhere.
+        return say(&format!("{:#}", runtime.block_on(document())?));
+    }
     let sources = sources(cli, env)?;
     let mut config = Config::load(&sources).map_err(|faults| list(&faults))?;
     if matches!(cli.command, Command::CheckConfig) {
@@ -87,14 +92,12 @@ fn try_run(cli: &Cli, env: Vec<(String, String)>) -> Result<(), Failure> {
     let world = real_world();
     add_development_key(&mut config, &world)?;
     crate::platform::telemetry::start_logging(config.log_format, config.log_level);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match &cli.command {
             Command::Dev | Command::Serve => serve::serve(config, world).await,
             Command::Migrate => migrate(&config, &world).await,
-            Command::Openapi => openapi().await,
             Command::User(command) => user::run(command, &config, &world).await,
-            Command::CheckConfig => Ok(()),
+            Command::CheckConfig | Command::Openapi => Ok(()),
         }
     })
 }
@@ -153,11 +156,6 @@ async fn migrate(config: &Config, world: &World) -> Result<(), Failure> {
         say(&format!("applied {name}"))?;
     }
     if done.applied.is_empty() { say("The schema is up to date.") } else { Ok(()) }
-}
-
-/// Needs no settings of the operator's: the document is the same everywhere.
-async fn openapi() -> Result<(), Failure> {
-    say(&format!("{:#}", document().await?))
 }
 
 /// The API document, from an app over an empty database.

@@ -27,7 +27,7 @@ fn check_config_lists_every_fault_and_says_so_by_its_status() {
 
 #[test]
 fn openapi_prints_the_document_without_any_settings() {
-    let printed = run(&["openapi", "--profile", "development"], &[], "");
+    let printed = run(&["openapi"], &[], "");
     assert!(printed.success, "{}", printed.stderr);
     assert_eq!(printed.stdout, std::fs::read_to_string("docs/openapi.json").unwrap());
 }

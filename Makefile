@@ -1,0 +1,38 @@
+# The commands of this project. `make` alone lists them.
+
+CARGO_FLAGS := --locked
+BINARY := target/debug/digitalmistress
+
+.PHONY: help run test golden bench soak fuzz test-peers
+
+help:
+	@echo "make run         build and start everything on this machine (http://localhost:8080)"
+	@echo "make test        format, lints, documentation, every test on SQLite and PostgreSQL, the JavaScript client"
+	@echo "make golden      write the checked-in documents and snapshots anew from the code"
+	@echo "make bench       measure; docs/performance.md says what"
+	@echo "make soak        a thousand kill -9 under load, on both engines"
+	@echo "make fuzz        fuzz the provider's stream (needs a nightly toolchain and cargo-fuzz)"
+	@echo "make test-peers  foreign programs as peers (needs Python 3 and PyPI)"
+
+run:
+	cargo run --release $(CARGO_FLAGS) -- dev
+
+test:
+	scripts/test
+
+golden:
+	UPDATE_GOLDEN=1 INSTA_UPDATE=always cargo test $(CARGO_FLAGS)
+
+bench:
+	cargo bench $(CARGO_FLAGS) --bench performance
+
+soak:
+	DM_TEST_KILLS=1000 cargo test $(CARGO_FLAGS) --test api process::kill -- --nocapture
+	DM_TEST_KILLS=1000 scripts/with-postgres cargo test $(CARGO_FLAGS) --test api process::kill -- --nocapture
+
+fuzz:
+	scripts/fuzz
+
+test-peers:
+	cargo build $(CARGO_FLAGS)
+	DM_BIN=$(BINARY) node --test --test-reporter=spec tests/peers/litellm.test.mjs
