@@ -128,7 +128,7 @@ async fn odd_but_whole_replies_are_whole() {
 #[tokio::test]
 async fn a_character_cut_in_two_arrives_whole() {
     let text = "data: {\"choices\":[{\"delta\":{\"content\":\"😀é\"}}]}\n\n";
-    let pieces = text.as_bytes().chunks(1).map(|byte| bytes(byte));
+    let pieces = text.as_bytes().chunks(1).map(bytes);
     let steps = std::iter::once(stream_head()).chain(pieces).chain([finish()]).collect();
     let upstream = Upstream::start(steps).await;
     let t = TestApp::with(&upstream.settings()).await;
