@@ -10,8 +10,8 @@ import { startServer, within, withResolvers } from './server.mjs';
 const CASE_MS = 30_000;
 const WAIT_MS = 15_000;
 const MAJORS = ['5', '6', '7'];
-/** From this Node on, `ai` 7 is supported by its makers. */
-const NODE_FOR_7 = 22;
+/** `ai` 7 asks for Node 22; what this test uses of it runs on 20. */
+const NODE_FOR_7 = 20;
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const REQUEST_ID = /^[A-Za-z0-9._-]{8,64}$/;
