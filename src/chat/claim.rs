@@ -113,7 +113,9 @@ pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<(i64, i64
     }
     let question_seq = place_question(turn, key, reply_seq, c).await?;
     let (role, status) = (MessageRole::Assistant, MessageStatus::Generating);
-    store::add_message(key, reply_seq, &turn.reply_id, role, status, &turn.reply_body, *now).exec(c).await?;
+    store::add_message(*owner, key, reply_seq, &turn.reply_id, role, status, &turn.reply_body, *now)
+        .exec(c)
+        .await?;
     store::add_generation(
         *generation,
         key,
@@ -138,7 +140,7 @@ async fn place_question(turn: &Turn, key: Uuid, reply_seq: i64, c: &Conn) -> Res
         Question::New { id, body } => {
             let seq = reply_seq.saturating_sub(1);
             let (role, status) = (MessageRole::User, MessageStatus::Complete);
-            if store::add_message(key, seq, id, role, status, body, *now).exec(c).await? > 0 {
+            if store::add_message(*owner, key, seq, id, role, status, body, *now).exec(c).await? > 0 {
                 return Ok(seq);
             }
             // Sent by another request in between; or it is the id of a reply.

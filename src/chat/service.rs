@@ -147,6 +147,7 @@ pub struct Start {
 
 #[derive(Serialize, Deserialize)]
 struct Purge {
+    owner: Uuid,
     conversation: Uuid,
 }
 
@@ -276,23 +277,23 @@ impl Chat {
 
     /// Deletes a conversation. It is gone at once; its messages are removed by a job, because there may be many.
     pub async fn delete(&self, owner: Uuid, id: &str) -> Result<(), ChatError> {
-        let row = self.find(owner, id).await?;
-        let job = self.jobs.prepare(PURGE_JOB, &Purge { conversation: row.key })?;
+        let conversation = self.find(owner, id).await?.key;
+        let job = self.jobs.prepare(PURGE_JOB, &Purge { owner, conversation })?;
         let now = self.clock.now();
         let id = id.to_owned();
-        self.db
+        let stopped = self
+            .db
             .write(async move |c| {
                 if store::delete_conversation(owner, &id, now).exec(&c).await? == 0 {
                     return Err(ChatError::NotFound);
                 }
-                if let Some(running) = row.generation_id {
-                    store::request_stop(owner, running).exec(&c).await?;
-                }
+                // Asked in here, so that a reply cannot be begun between the question and the end.
+                let running = store::request_stops(owner, conversation).all(&c).await?;
                 job.store(&c).await?;
-                Ok::<_, ChatError>(())
+                Ok(running)
             })
             .await?;
-        if let Some(generation) = row.generation_id.and_then(|id| self.live.get(id)) {
+        for generation in stopped.into_iter().filter_map(|id| self.live.get(id)) {
             generation.stop();
         }
         self.jobs.wake();
@@ -301,9 +302,9 @@ impl Chat {
 
     /// The job behind [`Chat::delete`].
     pub async fn purge(&self, job: &crate::platform::job::Job) -> Result<(), crate::platform::job::JobError> {
-        let Purge { conversation } = job.payload()?;
+        let Purge { owner, conversation } = job.payload()?;
         loop {
-            let purge = async move |c| store::purge_messages(conversation, PURGE_BATCH).exec(&c).await;
+            let purge = async move |c| store::purge_messages(owner, conversation, PURGE_BATCH).exec(&c).await;
             if self.db.write::<_, db::Error, _>(purge).await? == 0 {
                 return Ok(());
             }

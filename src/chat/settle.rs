@@ -74,6 +74,9 @@ impl Chat {
                     GiveBack::Always => charge.give_back(&c).await?,
                     GiveBack::AsAFreeStop => charge.give_back_stopped(&c).await?,
                 };
+                // Before the generation, as everybody takes them. A conversation that was deleted meanwhile has let go of
+                // the reply already; what follows happens all the same.
+                store::release_conversation(owner, conversation, id, now).exec(&c).await?;
                 let settled = store::settle(
                     owner,
                     id,
@@ -90,12 +93,11 @@ impl Chat {
                     now,
                 );
                 if settled.exec(&c).await? == 0 {
-                    return Err(Settle::Elsewhere); // Rolls the quota back, too.
+                    return Err(Settle::Elsewhere); // Rolls all of it back.
                 }
-                store::settle_message(conversation, reply_seq, status, &body, model.as_deref())
+                store::settle_message(owner, conversation, reply_seq, status, &body, model.as_deref())
                     .exec(&c)
                     .await?;
-                store::release_conversation(conversation, id, now).exec(&c).await?;
                 Ok(billing.quota_in(&c, charge).await?)
             })
             .await
@@ -133,18 +135,19 @@ impl Chat {
     async fn settle_abandoned(&self, row: AbandonedRow, instance: Uuid) -> Result<(), db::Error> {
         let now = self.clock.now();
         let status = if row.partial { MessageStatus::Interrupted } else { MessageStatus::Failed };
-        let charge = Charge { user_id: row.owner_id, day: row.quota_day };
+        let (owner, conversation) = (row.owner_id, row.conversation_key);
+        let charge = Charge { user_id: owner, day: row.quota_day };
         let give_back = !row.partial;
         self.db
             .write(async move |c| {
                 let returned = give_back && charge.give_back(&c).await?;
+                store::release_conversation(owner, conversation, row.id, now).exec(&c).await?;
                 let code = Code::Unavailable.as_str();
-                if store::settle_abandoned(row.id, status, code, returned, instance, now).exec(&c).await? == 0
-                {
+                let settled = store::settle_abandoned(owner, row.id, status, code, returned, instance, now);
+                if settled.exec(&c).await? == 0 {
                     return Err(Settle::Elsewhere);
                 }
-                store::settle_abandoned_message(row.conversation_key, row.reply_seq, status).exec(&c).await?;
-                store::release_conversation(row.conversation_key, row.id, now).exec(&c).await?;
+                store::settle_abandoned_message(owner, conversation, row.reply_seq, status).exec(&c).await?;
                 Ok(())
             })
             .await

@@ -1,4 +1,7 @@
-//! The queries of the chat. Each names the owner; rows of a conversation are reached through its owner's row.
+//! The queries of the chat. Each names the owner; rows of a conversation are reached through its owner's row. Only the two
+//! that look for abandoned replies belong to nobody; `tests/api/layering.rs` has the list.
+//!
+//! Every transaction takes rows in the order user (the day's count), conversation, generation, message.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -36,10 +39,11 @@ queries! {
         "UPDATE conversation SET deleted_at = $3, title = NULL, message_count = 0, generation_id = NULL
           WHERE owner_id = $1 AND id = $2 AND deleted_at IS NULL";
 
-    fn purge_messages(conversation: Uuid, limit: i64) =
+    fn purge_messages(owner: Uuid, conversation: Uuid, limit: i64) =
         "DELETE FROM message
-          WHERE conversation_key = $1
-            AND seq IN (SELECT seq FROM message WHERE conversation_key = $1 ORDER BY seq LIMIT $2)";
+          WHERE conversation_key = $2
+            AND seq IN (SELECT seq FROM message WHERE conversation_key = $2 ORDER BY seq LIMIT $3)
+            AND EXISTS (SELECT 1 FROM conversation WHERE key = $2 AND owner_id = $1)";
 
     /// Takes two places, for a question and its reply. No row: not the owner's, deleted, or a reply is being made.
     fn claim_turn(owner: Uuid, id: str, generation: Uuid, now: Timestamp) -> Claimed =
@@ -62,10 +66,11 @@ queries! {
 
     /// No row is added when the conversation has a message with this id.
     fn add_message(
-        conversation: Uuid, seq: i64, id: str, role: MessageRole, status: MessageStatus, body: Sealed, now: Timestamp,
+        owner: Uuid, conversation: Uuid, seq: i64, id: str, role: MessageRole, status: MessageStatus, body: Sealed,
+        now: Timestamp,
     ) =
         "INSERT INTO message (conversation_key, seq, id, role, status, body, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         SELECT key, $3, $4, $5, $6, $7, $8 FROM conversation WHERE owner_id = $1 AND key = $2
          ON CONFLICT (conversation_key, id) DO NOTHING";
 
     /// A message that was sent before, with the newest reply to it.
@@ -105,8 +110,10 @@ queries! {
           WHERE owner_id = $1 AND id = $2 AND instance = $3 AND status = 'generating'
          RETURNING stop_requested";
 
-    fn store_partial(conversation: Uuid, seq: i64, body: Sealed) =
-        "UPDATE message SET body = $3 WHERE conversation_key = $1 AND seq = $2 AND status = 'generating'";
+    fn store_partial(owner: Uuid, conversation: Uuid, seq: i64, body: Sealed) =
+        "UPDATE message SET body = $4
+          WHERE conversation_key = $2 AND seq = $3 AND status = 'generating'
+            AND EXISTS (SELECT 1 FROM conversation WHERE key = $2 AND owner_id = $1)";
 
     /// Ends a reply that this instance was making. No row: another instance has ended it.
     fn settle(
@@ -120,15 +127,17 @@ queries! {
           WHERE owner_id = $1 AND id = $2 AND instance = $3 AND status = 'generating'";
 
     fn settle_message(
-        conversation: Uuid, seq: i64, status: MessageStatus, body: Sealed, model: Option<String>,
+        owner: Uuid, conversation: Uuid, seq: i64, status: MessageStatus, body: Sealed, model: Option<String>,
     ) =
-        "UPDATE message SET status = $3, body = $4, model = $5
-          WHERE conversation_key = $1 AND seq = $2 AND status = 'generating'";
+        "UPDATE message SET status = $4, body = $5, model = $6
+          WHERE conversation_key = $2 AND seq = $3 AND status = 'generating'
+            AND EXISTS (SELECT 1 FROM conversation WHERE key = $2 AND owner_id = $1)";
 
-    /// Lets the next message in.
-    fn release_conversation(conversation: Uuid, generation: Uuid, now: Timestamp) =
-        "UPDATE conversation SET generation_id = NULL, message_count = message_count + 1, updated_at = $3
-          WHERE key = $1 AND generation_id = $2";
+    /// Lets the next message in. No row: the conversation was deleted meanwhile, or another instance has settled the
+    /// reply.
+    fn release_conversation(owner: Uuid, conversation: Uuid, generation: Uuid, now: Timestamp) =
+        "UPDATE conversation SET generation_id = NULL, message_count = message_count + 1, updated_at = $4
+          WHERE owner_id = $1 AND key = $2 AND generation_id = $3";
 
     /// Replies that nobody works on any more.
     fn abandoned(now: Timestamp) -> AbandonedRow =
@@ -142,17 +151,26 @@ queries! {
 
     /// Ends an abandoned reply. Its own instance may do so at once, others after its lease.
     fn settle_abandoned(
-        id: Uuid, status: MessageStatus, error_code: str, quota_returned: bool, instance: Uuid, now: Timestamp,
+        owner: Uuid, id: Uuid, status: MessageStatus, error_code: str, quota_returned: bool, instance: Uuid,
+        now: Timestamp,
     ) =
-        "UPDATE generation SET status = $2, error_code = $3, quota_returned = $4, ended_at = $6
-          WHERE id = $1 AND status = 'generating' AND (instance = $5 OR lease < $6)";
+        "UPDATE generation SET status = $3, error_code = $4, quota_returned = $5, ended_at = $7
+          WHERE owner_id = $1 AND id = $2 AND status = 'generating' AND (instance = $6 OR lease < $7)";
 
-    fn settle_abandoned_message(conversation: Uuid, seq: i64, status: MessageStatus) =
-        "UPDATE message SET status = $3 WHERE conversation_key = $1 AND seq = $2 AND status = 'generating'";
+    fn settle_abandoned_message(owner: Uuid, conversation: Uuid, seq: i64, status: MessageStatus) =
+        "UPDATE message SET status = $4
+          WHERE conversation_key = $2 AND seq = $3 AND status = 'generating'
+            AND EXISTS (SELECT 1 FROM conversation WHERE key = $2 AND owner_id = $1)";
 
     /// Asks whichever instance makes the reply to stop.
     fn request_stop(owner: Uuid, id: Uuid) =
         "UPDATE generation SET stop_requested = TRUE WHERE owner_id = $1 AND id = $2 AND status = 'generating'";
+
+    /// The same for every reply that is being made in a conversation, with their ids.
+    fn request_stops(owner: Uuid, conversation: Uuid) -> Uuid =
+        "UPDATE generation SET stop_requested = TRUE
+          WHERE owner_id = $1 AND conversation_key = $2 AND status = 'generating'
+         RETURNING id";
 }
 
 record! {

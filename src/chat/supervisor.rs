@@ -142,7 +142,7 @@ impl Chat {
             .write(async move |c| {
                 let stop = store::renew_lease(owner, id, instance, lease, partial.is_some()).opt(&c).await?;
                 if let (Some(_), Some(body)) = (stop, &partial) {
-                    store::store_partial(conversation, reply_seq, body).exec(&c).await?;
+                    store::store_partial(owner, conversation, reply_seq, body).exec(&c).await?;
                 }
                 Ok(stop)
             })

@@ -169,6 +169,27 @@ fn every_list_of_queries_is_checked() {
     }
 }
 
+/// Queries of the chat that are about everybody's rows. They look; what is found is changed in its owner's name.
+const OWNERLESS: &[&str] = &["abandoned", "abandoned_by"];
+
+#[test]
+fn every_query_of_the_chat_names_the_owner() {
+    let code = code(&fs::read_to_string("src/chat/store.rs").unwrap());
+    let (mut ownerless, mut queries) = (Vec::new(), 0);
+    for query in code.split("record! {").next().unwrap().split("fn ").skip(1) {
+        let (name, rest) = query.split_once('(').unwrap();
+        let (parameters, sql) = rest.split_once(')').unwrap();
+        queries += 1;
+        let number = parameters.split(',').position(|parameter| parameter.trim() == "owner: Uuid");
+        let is_used = number.is_some_and(|number| sql.contains(&format!("${}", number + 1)));
+        if !is_used {
+            ownerless.push(name);
+        }
+    }
+    assert!(queries > 20, "the queries were not found");
+    assert_eq!(ownerless, OWNERLESS);
+}
+
 #[test]
 fn files_and_functions_stay_small() {
     let mut long = Vec::new();

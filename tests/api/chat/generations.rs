@@ -4,20 +4,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::until;
 use crate::support::{
     app::{Person, TestApp, message},
     stream::Stream,
     upstream::{Step, Upstream, delta, finish, gate, stream_head},
 };
-
-/// Waits until a condition holds, looking again and again.
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while !condition().await {
-        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
 
 async fn resume(t: &TestApp, person: &Person, conversation: &str) -> Option<Stream> {
     let response = person.get(t, &format!("/v1/chat/{conversation}/stream")).send().await;

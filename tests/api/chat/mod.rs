@@ -6,4 +6,14 @@ mod generations;
 mod openai;
 mod quota;
 mod send;
+mod settling;
 mod stream;
+
+/// Waits until a condition holds, looking again and again.
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
