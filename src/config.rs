@@ -19,7 +19,7 @@ use crate::{
     auth::{AuthSettings, PasswordRules, Policy},
     billing::{self, BillingSettings},
     chat::{
-        ChatSettings, Companion, Companions,
+        ChatSettings, Companion, Companions, Intervals,
         providers::{demo::DemoSettings, openai::OpenAiSettings},
     },
     platform::{
@@ -370,6 +370,7 @@ fn chat(r: &mut Reader) -> Option<ChatSettings> {
         lease: lease?,
         generations_per_user: generations_per_user?,
         max_generations: max_generations?,
+        intervals: Intervals::default(),
     })
 }
 

@@ -150,6 +150,14 @@ impl Auth {
         Ok(Caller { user_id: live.user_id, session_id: live.id, role: live.role })
     }
 
+    /// Whether a caller's session still lives: for what lasts longer than a request.
+    pub async fn is_live(&self, caller: Caller) -> Result<bool, AuthError> {
+        let (Caller { session_id, user_id, .. }, now) = (caller, self.clock.now());
+        let live =
+            self.db.read(async |c| store::live_session(session_id, user_id, now).opt(&c).await).await?;
+        Ok(live.is_some())
+    }
+
     /// Stores consents. Each names the current version of a document.
     pub async fn consent(&self, id: Uuid, consents: Vec<Consent>) -> Result<User, AuthError> {
         self.check_consents(&consents)?;

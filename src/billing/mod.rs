@@ -44,6 +44,15 @@ pub struct Quota {
     pub resets_at: Timestamp,
 }
 
+/// What somebody is shown who has to pay.
+#[derive(Clone, Debug)]
+pub struct Paywall {
+    /// How much of the day is used.
+    pub quota: Quota,
+    /// Where a frontend sells subscriptions.
+    pub upgrade_url: String,
+}
+
 /// A user's access, as the user sees it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Subscription {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    BillingSettings, Quota, Subscription, SubscriptionState,
+    BillingSettings, Paywall, Quota, Subscription, SubscriptionState,
     access::{Access, decide},
     store,
 };
@@ -72,9 +72,9 @@ impl Billing {
         decide(&self.settings)
     }
 
-    /// Where a frontend sells subscriptions.
-    pub fn upgrade_url(&self) -> &str {
-        &self.settings.upgrade_url
+    /// What somebody is shown who has to pay.
+    pub fn paywall(&self, quota: Quota) -> Box<Paywall> {
+        Box::new(Paywall { quota, upgrade_url: self.settings.upgrade_url.clone() })
     }
 
     /// How much of today is used.

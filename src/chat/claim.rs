@@ -89,7 +89,8 @@ impl From<ChatError> for NotClaimed {
 pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<(i64, i64), NotClaimed> {
     let Turn { owner, conversation_id, conversation_key, generation, now, .. } = turn;
     if turn.charge.take(c, &turn.access).await?.is_none() {
-        return Err(ChatError::QuotaExhausted(billing.quota_in(c, turn.charge).await?).into());
+        let quota = billing.quota_in(c, turn.charge).await?;
+        return Err(ChatError::QuotaExhausted(billing.paywall(quota)).into());
     }
     if store::count_running(*owner).one(c).await? >= turn.most_at_once {
         return Err(ChatError::TooManyGenerations.into());

@@ -102,6 +102,11 @@ impl Generation {
         self.stop.cancelled().await;
     }
 
+    /// How many listen, and whether that has changed.
+    pub fn readers(&self) -> watch::Receiver<usize> {
+        self.readers.subscribe()
+    }
+
     /// Completes when nobody listens.
     pub async fn deserted(&self) {
         // The sender lives in `self`, so this cannot fail.

@@ -12,12 +12,14 @@ mod prompt;
 pub mod provider;
 pub mod providers;
 mod relay;
+mod reply;
 mod send;
 mod service;
 mod settle;
 pub mod store;
 mod supervisor;
 pub mod ui_stream;
+mod upkeep;
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,6 +53,30 @@ pub struct ChatSettings {
     pub generations_per_user: i64,
     /// Replies that one instance makes at once.
     pub max_generations: usize,
+    /// What the operator does not decide.
+    pub intervals: Intervals,
+}
+
+/// How often something is done while a reply is made. Not in the settings, because API.md promises it; tests are in more
+/// of a hurry.
+#[derive(Clone, Copy, Debug)]
+pub struct Intervals {
+    /// How long a stream may be quiet before a comment is sent, so that proxies do not cut it.
+    pub keep_alive: Duration,
+    /// How often a reader's session is looked at. An ended one stops hearing within 15 seconds, a slow look included.
+    pub session_check: Duration,
+    /// How often the text so far is stored.
+    pub partial: Duration,
+}
+
+impl Default for Intervals {
+    fn default() -> Self {
+        Intervals {
+            keep_alive: Duration::from_secs(15),
+            session_check: Duration::from_secs(10),
+            partial: Duration::from_secs(15),
+        }
+    }
 }
 
 /// A provider with the name that the settings give it.

@@ -1,15 +1,14 @@
 //! Sending a message: claimed once, charged once, answered by a generation that outlives the connection.
 
-use std::sync::Arc;
-
 use uuid::Uuid;
 
 use super::{
     Chat, ChatError, Companion, MessageStatus, Outcome, Usage,
     claim::{NotClaimed, Question, Turn, claim},
-    generation::{Event, Generation, Reader},
+    generation::Generation,
     message::SendMessage,
     provider::FinishReason,
+    reply::{Reply, SessionWatch},
     service::body_place,
     store::{self, ClaimRow, ConversationRow},
     supervisor::Task,
@@ -22,47 +21,6 @@ use crate::{
 
 /// How often a send is begun anew after another one got in between.
 const TRIES: u32 = 4;
-
-/// A reply that can be listened to, whether it is being made or was made long ago.
-pub struct Reply {
-    /// The generation's id.
-    pub generation_id: Uuid,
-    /// The id of the reply as a message.
-    pub message_id: String,
-    source: Source,
-}
-
-enum Source {
-    Live(Reader),
-    Stored { text: Option<String>, outcome: Option<Box<Outcome>> },
-}
-
-impl Reply {
-    /// Listens to a reply that is being made.
-    pub(super) fn live(generation: &Arc<Generation>) -> Reply {
-        Reply {
-            generation_id: generation.id,
-            message_id: generation.reply_id.clone(),
-            source: Source::Live(generation.read()),
-        }
-    }
-
-    /// What comes next; `None` after the end.
-    pub async fn next(&mut self) -> Option<Event> {
-        match &mut self.source {
-            Source::Live(reader) => reader.next().await,
-            Source::Stored { text, outcome } => match text.take().filter(|text| !text.is_empty()) {
-                Some(text) => Some(Event::Text(text)),
-                None => outcome.take().map(Event::End),
-            },
-        }
-    }
-
-    /// Whether it was made before this request.
-    pub fn is_stored(&self) -> bool {
-        matches!(self.source, Source::Stored { .. })
-    }
-}
 
 /// What the database says about a message that is to be sent.
 enum Found {
@@ -114,7 +72,7 @@ impl Chat {
             Found::Claim(conversation, claim) => {
                 compare(&data_key, conversation.key, message, &claim)?;
                 if claim.status != MessageStatus::Failed {
-                    return Ok(self.rejoin(owner, &data_key, conversation.key, *claim).await?);
+                    return Ok(self.rejoin(caller, &data_key, conversation.key, *claim).await?);
                 }
                 let again = Question::Again { seq: claim.question_seq, failed_reply: claim.reply_seq };
                 (Some(again), Some(conversation))
@@ -141,7 +99,7 @@ impl Chat {
             reply_seq: 0,
             started_at: turn.now,
         };
-        self.claim_and_begin(turn, task).await
+        self.claim_and_begin(turn, task, self.watch(caller)).await
     }
 
     /// Everything that the claim writes, sealed and numbered before the transaction begins.
@@ -191,7 +149,12 @@ impl Chat {
 
     /// Claims in a task of its own, so that a caller who leaves between the commit and the start cannot leave a claim
     /// behind that nobody works on.
-    async fn claim_and_begin(&self, turn: Turn, task: Task) -> Result<Reply, NotClaimed> {
+    async fn claim_and_begin(
+        &self,
+        turn: Turn,
+        task: Task,
+        session: SessionWatch,
+    ) -> Result<Reply, NotClaimed> {
         // Before the claim: whoever finds the claim finds the generation.
         if !self.live.add(&task.generation) {
             return Err(ChatError::Overloaded.into());
@@ -203,7 +166,7 @@ impl Chat {
             let result = chat.db.write(async move |c| claim(&turn, &billing, &c).await).await;
             let begun = match result {
                 Ok((question_seq, reply_seq)) => {
-                    let reply = Reply::live(&task.generation);
+                    let reply = Reply::live(&task.generation, session);
                     chat.supervise(Task { question_seq, reply_seq, ..task });
                     Ok(reply)
                 }
@@ -223,7 +186,7 @@ impl Chat {
         let owner = caller.user_id;
         let row = self.db.read(async |c| store::find_conversation(owner, conversation).opt(&c).await).await?;
         let live = row.and_then(|row| row.generation_id).and_then(|id| self.live.get(id));
-        Ok(live.as_ref().map(Reply::live))
+        Ok(live.as_ref().map(|live| Reply::live(live, self.watch(caller))))
     }
 
     /// Stops the reply that is being made, wherever it is made; with another generation's id, nothing.
@@ -270,7 +233,7 @@ impl Chat {
     /// The reply to a message that was sent before: joined while it is made, else as it was stored.
     async fn rejoin(
         &self,
-        owner: Uuid,
+        caller: Caller,
         key: &DataKey,
         conversation: Uuid,
         claim: ClaimRow,
@@ -278,7 +241,8 @@ impl Chat {
         if claim.status == MessageStatus::Generating {
             let live = self.live.get(claim.generation_id);
             // Made by another instance, or settled since we looked.
-            return live.as_ref().map(Reply::live).ok_or(ChatError::GenerationInProgress);
+            let reply = live.as_ref().map(|live| Reply::live(live, self.watch(caller)));
+            return reply.ok_or(ChatError::GenerationInProgress);
         }
         let text = key.open_text(body_place(&conversation, &claim.reply_id), &claim.reply)?;
         let outcome = Outcome {
@@ -292,14 +256,10 @@ impl Chat {
                 output_tokens: claim.output_tokens,
                 estimated: claim.tokens_estimated,
             },
-            quota: Some(self.billing.quota(owner).await?),
+            quota: Some(self.billing.quota(caller.user_id).await?),
             created_at: claim.started_at,
         };
-        Ok(Reply {
-            generation_id: claim.generation_id,
-            message_id: claim.reply_id,
-            source: Source::Stored { text: Some(text), outcome: Some(Box::new(outcome)) },
-        })
+        Ok(Reply::stored(claim.generation_id, claim.reply_id, text, outcome, self.watch(caller)))
     }
 
     /// Consents, access, limits: in this order, before anything is written.
@@ -308,10 +268,10 @@ impl Chat {
         let access = self.billing.access();
         let quota = self.billing.quota(caller.user_id).await?;
         if access.messages_per_day == 0 || !access.companions.include(companion) {
-            return Err(ChatError::SubscriptionRequired(quota));
+            return Err(ChatError::SubscriptionRequired(self.billing.paywall(quota)));
         }
         if quota.used >= quota.limit {
-            return Err(ChatError::QuotaExhausted(quota));
+            return Err(ChatError::QuotaExhausted(self.billing.paywall(quota)));
         }
         if self.tasks.is_stopping() {
             return Err(ChatError::Overloaded);

@@ -1,6 +1,6 @@
 //! The chat's shared parts, conversations and history.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,12 +14,13 @@ use super::{
 };
 use crate::{
     auth::{Auth, AuthError},
-    billing::{Billing, Quota},
+    billing::{Billing, Paywall},
     platform::{
         clock::SharedClock,
         db::{self, Db},
         job::Jobs,
-        keyring::{KeyError, Keyring},
+        keyring::{KeyError, Keyring, Service},
+        page::{Cursors, Page},
         problem::{FieldError, Invalid},
         random::SharedRandom,
         seal::{DataKey, DoesNotOpen, Place, Sealed},
@@ -70,6 +71,9 @@ pub enum ChatError {
     /// No such conversation, or somebody else's.
     #[error("no such conversation")]
     NotFound,
+    /// A cursor that we did not make for this caller and list.
+    #[error("the cursor is not valid")]
+    InvalidCursor,
     /// Fields that are not valid.
     #[error("the request is not valid")]
     Invalid(Vec<FieldError>),
@@ -96,10 +100,10 @@ pub enum ChatError {
     Overloaded,
     /// The day's messages are used up.
     #[error("the quota is used up")]
-    QuotaExhausted(Quota),
+    QuotaExhausted(Box<Paywall>),
     /// The plan does not include this.
     #[error("a subscription is needed")]
-    SubscriptionRequired(Quota),
+    SubscriptionRequired(Box<Paywall>),
     /// Identity refuses.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -189,28 +193,41 @@ impl Chat {
         }))
     }
 
+    /// How long a stream may be quiet.
+    pub fn keep_alive(&self) -> Duration {
+        self.settings.intervals.keep_alive
+    }
+
     /// Whom one can talk to.
     pub fn companions(&self) -> &Companions {
         &self.companions
     }
 
-    /// A caller's conversations before a place in the list, by last use.
+    /// A page of a caller's conversations, by last use.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::InvalidCursor`] for a cursor that is not from this list and for this caller.
     pub async fn conversations(
         &self,
         owner: Uuid,
-        before: (i64, Uuid),
+        cursor: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<(Conversation, (i64, Uuid))>, ChatError> {
-        let (time, key) = before;
-        let rows =
-            self.db.read(async |c| store::conversations(owner, time, key, limit).all(&c).await).await?;
+    ) -> Result<Page<Conversation>, ChatError> {
+        let cursors = self.cursors("conversations")?;
+        let LastUse { time, key } = match cursor {
+            None => LastUse::NEVER_REACHED,
+            Some(cursor) => read_cursor(cursors, owner, "", cursor).and_then(LastUse::from_bytes)?,
+        };
+        let read = limit.saturating_add(1);
+        let mut rows =
+            self.db.read(async |c| store::conversations(owner, time, key, read).all(&c).await).await?;
+        let next_cursor = cut(&mut rows, limit)
+            .map(|row| LastUse { time: row.updated_at.as_microsecond(), key: row.key })
+            .map(|position| cursors.issue(owner, "", &position.to_bytes()));
         let data_key = self.keyring.user(owner).await?;
-        rows.into_iter()
-            .map(|row| {
-                let position = (row.updated_at.as_microsecond(), row.key);
-                Ok((open_conversation(row, &data_key)?, position))
-            })
-            .collect()
+        let data = rows.into_iter().map(|row| open_conversation(row, &data_key)).collect::<Result<_, _>>()?;
+        Ok(Page { data, next_cursor })
     }
 
     /// One conversation.
@@ -311,24 +328,35 @@ impl Chat {
         }
     }
 
-    /// Messages of a conversation before a place, newest first.
+    /// A page of a conversation's messages. The first page holds the newest; each is in order.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::InvalidCursor`] for a cursor that is not from this list and for this caller.
     pub async fn history(
         &self,
         owner: Uuid,
         id: &str,
-        before: i64,
+        cursor: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<(UiMessage, i64)>, ChatError> {
+    ) -> Result<Page<UiMessage>, ChatError> {
+        let cursors = self.cursors("messages")?;
+        let before = match cursor {
+            None => i64::MAX,
+            Some(cursor) => i64::from_be_bytes(read_cursor(cursors, owner, id, cursor)?),
+        };
         let conversation = self.find(owner, id).await?.key;
-        let rows =
-            self.db.read(async |c| store::messages(owner, conversation, before, limit).all(&c).await).await?;
+        let read = limit.saturating_add(1);
+        let mut rows =
+            self.db.read(async |c| store::messages(owner, conversation, before, read).all(&c).await).await?;
+        let next_cursor = cut(&mut rows, limit).map(|row| cursors.issue(owner, id, &row.seq.to_be_bytes()));
         let data_key = self.keyring.user(owner).await?;
-        rows.into_iter()
-            .map(|row| {
-                let seq = row.seq;
-                Ok((open_message(row, conversation, &data_key)?, seq))
-            })
-            .collect()
+        let messages = rows.into_iter().rev().map(|row| open_message(row, conversation, &data_key));
+        Ok(Page { data: messages.collect::<Result<_, _>>()?, next_cursor })
+    }
+
+    fn cursors(&self, list: &'static str) -> Result<Cursors<'_>, ChatError> {
+        Ok(Cursors::new(self.keyring.service(Service::Hashes)?, list))
     }
 
     /// A conversation that is there.
@@ -355,6 +383,45 @@ impl Chat {
     fn seal_title(&self, key: &DataKey, conversation: Uuid, title: Title) -> Option<Sealed> {
         title.map(|title| key.seal(title_place(&conversation), title.as_bytes(), &*self.random))
     }
+}
+
+/// A place in the list of conversations, which is ordered by last use.
+#[derive(Clone, Copy)]
+struct LastUse {
+    time: i64,
+    key: Uuid,
+}
+
+impl LastUse {
+    /// Behind which the whole list comes.
+    const NEVER_REACHED: LastUse = LastUse { time: i64::MAX, key: Uuid::max() };
+
+    fn to_bytes(self) -> Vec<u8> {
+        [&self.time.to_be_bytes()[..], self.key.as_bytes()].concat()
+    }
+
+    fn from_bytes(bytes: [u8; 24]) -> Result<LastUse, ChatError> {
+        let (time, key) = bytes.split_first_chunk().ok_or(ChatError::InvalidCursor)?;
+        let key = Uuid::from_slice(key).map_err(|_| ChatError::InvalidCursor)?;
+        Ok(LastUse { time: i64::from_be_bytes(*time), key })
+    }
+}
+
+fn read_cursor<const N: usize>(
+    cursors: Cursors<'_>,
+    owner: Uuid,
+    scope: &str,
+    cursor: &str,
+) -> Result<[u8; N], ChatError> {
+    cursors.read(owner, scope, cursor).map_err(|_| ChatError::InvalidCursor)
+}
+
+/// Cuts a list that was read one row too far; the last row that stays, if more follow.
+fn cut<T>(rows: &mut Vec<T>, limit: i64) -> Option<&T> {
+    let limit = usize::try_from(limit).unwrap_or(0);
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    rows.last().filter(|_| more)
 }
 
 fn open_conversation(row: ConversationRow, key: &DataKey) -> Result<Conversation, ChatError> {

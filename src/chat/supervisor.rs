@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use super::{
@@ -22,6 +22,7 @@ use super::{
     relay::Account,
     service::body_place,
     store,
+    upkeep::Upkeep,
 };
 use crate::{
     billing::Charge,
@@ -31,9 +32,6 @@ use crate::{
         time,
     },
 };
-
-/// How often the text so far is stored while somebody listens.
-const PARTIAL_INTERVAL: Duration = Duration::from_secs(15);
 
 /// A reply that was claimed and is to be made.
 pub struct Task {
@@ -103,30 +101,26 @@ impl Chat {
     /// Prolongs the lease, stores the text so far now and then and when the last reader leaves, and ends when the reply is
     /// to be stopped or belongs to somebody else.
     async fn keep(&self, task: &Task) -> Ending {
-        let renew_every = self.settings.lease.checked_div(3).unwrap_or(self.settings.lease);
-        let mut stored_len = 0;
-        let mut stored_at = Instant::now();
+        let generation = &task.generation;
+        let mut upkeep = Upkeep::new(Instant::now(), self.settings.lease, self.settings.intervals.partial);
+        let mut readers = generation.readers();
         loop {
-            let left = tokio::select! {
-                () = sleep(renew_every) => false,
-                () = async { task.generation.attended().await; task.generation.deserted().await } => true,
-            };
-            let len = task.generation.len();
-            let store = len > stored_len && (left || stored_at.elapsed() >= PARTIAL_INTERVAL);
+            tokio::select! {
+                () = sleep_until(upkeep.next()) => {}
+                // Completes also for a change that came while the rows were being written.
+                _ = readers.changed() => if *readers.borrow_and_update() == 0 {
+                    upkeep.deserted(Instant::now());
+                }
+            }
+            let len = generation.len();
+            let Some(store) = upkeep.due(Instant::now(), len) else { continue };
             match self.renew(task, store).await {
-                Ok(Some(false)) => {}
+                Ok(Some(false)) => upkeep.done(Instant::now(), store.then_some(len)),
                 Ok(Some(true)) => return Ending::Stopped,
                 Ok(None) => return Ending::Lost,
-                Err(error) => tracing::warn!(%error, "a lease could not be renewed"),
-            }
-            if store {
-                (stored_len, stored_at) = (len, Instant::now());
-            }
-            if left {
-                // Nothing to do until somebody is back, but the lease.
-                tokio::select! {
-                    () = task.generation.attended() => {}
-                    () = sleep(renew_every) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a lease could not be renewed");
+                    upkeep.failed(Instant::now());
                 }
             }
         }

@@ -6,8 +6,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{MessageStatus, Outcome, generation::Event, provider::FinishReason};
-use crate::platform::problem::Problem;
+use super::{Outcome, provider::FinishReason};
 
 /// The header that names the protocol.
 pub const PROTOCOL_HEADER: (&str, &str) = ("x-vercel-ai-ui-message-stream", "v1");
@@ -19,17 +18,12 @@ pub const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 const TEXT_ID: &str = "text";
 
 /// Encodes one reply for one reader.
+#[derive(Default)]
 pub struct Encoder {
     text_is_open: bool,
-    request_id: String,
 }
 
 impl Encoder {
-    /// An encoder; problems in the stream carry the request's id.
-    pub fn new(request_id: String) -> Encoder {
-        Encoder { text_is_open: false, request_id }
-    }
-
     /// What comes first, before the provider has said anything.
     pub fn start(&self, generation_id: &str, reply_id: &str) -> Bytes {
         frames(&[
@@ -38,52 +32,48 @@ impl Encoder {
         ])
     }
 
-    /// The chunks of one event.
-    pub fn encode(&mut self, event: &Event) -> Bytes {
-        let mut chunks = Vec::new();
-        match event {
-            Event::Text(text) => {
-                if !self.text_is_open {
-                    self.text_is_open = true;
-                    chunks.push(json!({"type": "text-start", "id": TEXT_ID}));
-                }
-                chunks.push(json!({"type": "text-delta", "id": TEXT_ID, "delta": text}));
-            }
-            Event::End(outcome) => {
-                if self.text_is_open {
-                    chunks.push(json!({"type": "text-end", "id": TEXT_ID}));
-                }
-                self.end(outcome, &mut chunks);
-            }
+    /// More of the text.
+    pub fn text(&mut self, text: &str) -> Bytes {
+        let delta = json!({"type": "text-delta", "id": TEXT_ID, "delta": text});
+        if self.text_is_open {
+            return frames(&[delta]);
         }
-        let mut out = frames(&chunks).to_vec();
-        if matches!(event, Event::End(_)) {
-            out.extend_from_slice(b"data: [DONE]\n\n");
-        }
-        out.into()
+        self.text_is_open = true;
+        frames(&[json!({"type": "text-start", "id": TEXT_ID}), delta])
     }
 
-    fn end(&self, outcome: &Outcome, chunks: &mut Vec<Value>) {
-        match outcome.status {
-            MessageStatus::Complete => {
-                let metadata = json!({
-                    "usage": outcome.usage,
-                    "quota": outcome.quota,
-                    "model": outcome.model,
-                    "ai_generated": true,
-                });
-                let reason = outcome.finish.unwrap_or(FinishReason::Other);
-                chunks.push(json!({"type": "finish-step"}));
-                chunks.push(
-                    json!({"type": "finish", "finishReason": reason.as_str(), "messageMetadata": metadata}),
-                );
-            }
-            MessageStatus::Stopped => chunks.push(json!({"type": "abort"})),
-            MessageStatus::Interrupted | MessageStatus::Failed | MessageStatus::Generating => {
-                let problem = outcome.problem().body(&self.request_id);
-                chunks.push(json!({"type": "error", "errorText": problem.to_string()}));
-            }
-        }
+    /// The end of a reply that is whole.
+    pub fn finish(&mut self, outcome: &Outcome) -> Bytes {
+        let metadata = json!({
+            "usage": outcome.usage,
+            "quota": outcome.quota,
+            "model": outcome.model,
+            "ai_generated": true,
+        });
+        let reason = outcome.finish.unwrap_or(FinishReason::Other).as_str();
+        self.last(&[
+            json!({"type": "finish-step"}),
+            json!({"type": "finish", "finishReason": reason, "messageMetadata": metadata}),
+        ])
+    }
+
+    /// The end of a reply that was stopped on request.
+    pub fn abort(&mut self) -> Bytes {
+        self.last(&[json!({"type": "abort"})])
+    }
+
+    /// The end of a reply that failed, or of one that this reader may not hear any more: a problem object, as text.
+    pub fn fail(&mut self, problem: &Value) -> Bytes {
+        self.last(&[json!({"type": "error", "errorText": problem.to_string()})])
+    }
+
+    fn last(&mut self, chunks: &[Value]) -> Bytes {
+        let text_end = json!({"type": "text-end", "id": TEXT_ID});
+        let open = if std::mem::take(&mut self.text_is_open) { &[text_end][..] } else { &[] };
+        let mut out = frames(open).to_vec();
+        out.extend_from_slice(&frames(chunks));
+        out.extend_from_slice(b"data: [DONE]\n\n");
+        out.into()
     }
 }
 
@@ -109,27 +99,6 @@ impl FinishReason {
     }
 }
 
-impl Outcome {
-    /// What went wrong, as a caller is told.
-    pub fn problem(&self) -> Problem {
-        use crate::platform::problem::Code;
-
-        let code = self.error.unwrap_or(Code::ProviderFailed);
-        let detail = match code {
-            Code::ContentRefused => "The companion declined to answer this.",
-            Code::ProviderTimeout => "The companion took too long.",
-            Code::ProviderUnavailable => "The companion is busy at the moment.",
-            Code::Unavailable => "The reply was interrupted on our side.",
-            _ => "The companion could not finish the answer.",
-        };
-        let problem = Problem::new(code, detail);
-        match self.retry_after {
-            Some(wait) => problem.retry_after(wait),
-            None => problem,
-        }
-    }
-}
-
 /// `data: {json}`, one event each (WHATWG server-sent events). JSON has no raw line ends, so text cannot forge a frame.
 fn frames(chunks: &[Value]) -> Bytes {
     let mut text = String::new();
@@ -144,21 +113,24 @@ fn frames(chunks: &[Value]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{billing::Quota, chat::Usage, platform::problem::Code};
+    use crate::{
+        billing::Quota,
+        chat::{MessageStatus, Usage},
+    };
     use jiff::Timestamp;
     use proptest::prelude::*;
 
-    fn outcome(status: MessageStatus) -> Event {
-        Event::End(Box::new(Outcome {
-            status,
+    fn outcome() -> Outcome {
+        Outcome {
+            status: MessageStatus::Complete,
             finish: Some(FinishReason::Stop),
-            error: Some(Code::ProviderTimeout),
+            error: None,
             retry_after: None,
             model: Some("demo".into()),
             usage: Usage { input_tokens: 3, output_tokens: 4, estimated: true },
             quota: Some(Quota { plan: None, used: 1, limit: 20, resets_at: Timestamp::UNIX_EPOCH }),
             created_at: Timestamp::UNIX_EPOCH,
-        }))
+        }
     }
 
     fn chunks(bytes: &[u8]) -> Vec<Value> {
@@ -177,48 +149,45 @@ mod tests {
             .collect()
     }
 
-    fn types(events: &[Event]) -> Vec<String> {
-        let mut encoder = Encoder::new("request".into());
-        let mut all = chunks(&encoder.start("g", "r"));
-        all.extend(events.iter().flat_map(|event| chunks(&encoder.encode(event))));
-        all.iter().map(|chunk| chunk["type"].as_str().unwrap().to_owned()).collect()
-    }
-
     #[test]
     fn each_ending_has_its_last_word() {
-        let text = || Event::Text("hi".into());
-        let spoken = ["start", "start-step", "text-start", "text-delta", "text-delta", "text-end"];
-        for (status, last) in [
-            (MessageStatus::Complete, &["finish-step", "finish", "DONE"][..]),
-            (MessageStatus::Stopped, &["abort", "DONE"]),
-            (MessageStatus::Interrupted, &["error", "DONE"]),
-        ] {
-            assert_eq!(types(&[text(), text(), outcome(status)]), [&spoken[..], last].concat());
+        let endings: [(fn(&mut Encoder) -> Bytes, &[&str]); 3] = [
+            (|encoder| encoder.finish(&outcome()), &["finish-step", "finish", "DONE"]),
+            (|encoder| encoder.abort(), &["abort", "DONE"]),
+            (|encoder| encoder.fail(&json!({"code": "internal"})), &["error", "DONE"]),
+        ];
+        for (end, last) in endings {
+            for (texts, spoken) in
+                [(0, &[][..]), (2, &["text-start", "text-delta", "text-delta", "text-end"])]
+            {
+                let mut encoder = Encoder::default();
+                let mut bytes = encoder.start("g", "r").to_vec();
+                (0..texts).for_each(|_| bytes.extend(encoder.text("hi")));
+                bytes.extend(end(&mut encoder));
+                let chunks = chunks(&bytes);
+                let types: Vec<&str> = chunks.iter().map(|chunk| chunk["type"].as_str().unwrap()).collect();
+                assert_eq!(types, [&["start", "start-step"], spoken, last].concat());
+            }
         }
-        assert_eq!(types(&[outcome(MessageStatus::Failed)]), ["start", "start-step", "error", "DONE"]);
-        assert_eq!(types(&[outcome(MessageStatus::Stopped)]), ["start", "start-step", "abort", "DONE"]);
     }
 
     #[test]
     fn an_error_is_a_problem_as_text() {
-        let encoded = Encoder::new("request-1".into()).encode(&outcome(MessageStatus::Failed));
-        let problem: Value =
-            serde_json::from_str(chunks(&encoded)[0]["errorText"].as_str().unwrap()).unwrap();
-        assert_eq!((&problem["code"], &problem["status"]), (&json!("provider_timeout"), &json!(504)));
-        assert_eq!(problem["request_id"], "request-1");
+        let problem = json!({"code": "provider_timeout", "detail": "\n\ndata: {}"});
+        let encoded = Encoder::default().fail(&problem);
+        let text: Value = serde_json::from_str(chunks(&encoded)[0]["errorText"].as_str().unwrap()).unwrap();
+        assert_eq!(text, problem);
     }
 
     #[test]
     fn the_finish_carries_usage_and_quota() {
-        let encoded = Encoder::new(String::new()).encode(&outcome(MessageStatus::Complete));
-        insta::assert_json_snapshot!(chunks(&encoded)[1]);
+        insta::assert_json_snapshot!(chunks(&Encoder::default().finish(&outcome()))[1]);
     }
 
     proptest! {
         #[test]
         fn no_text_can_forge_a_frame(text: String) {
-            let encoded = Encoder::new(String::new()).encode(&Event::Text(text.clone()));
-            let chunks = chunks(&encoded);
+            let chunks = chunks(&Encoder::default().text(&text));
             prop_assert_eq!(chunks.len(), 2);
             prop_assert_eq!(chunks[1]["delta"].as_str().unwrap(), text);
         }

@@ -260,23 +260,3 @@ async fn a_stop_reaches_the_instance_that_makes_the_reply_through_its_row() {
     assert_eq!(asked.unwrap(), 1);
     assert_eq!(stream.rest().await.types(), ["text-end", "abort", "[DONE]"]);
 }
-
-#[tokio::test]
-async fn the_text_so_far_is_stored_when_the_last_reader_leaves() {
-    digitalmistress::queries! {
-        scan fn partials() -> i64 = "SELECT COUNT(*) FROM generation WHERE partial AND status = 'generating'";
-    }
-    let upstream = Upstream::start(vec![stream_head(), delta("half a "), Step::Hang]).await;
-    let t = TestApp::with(&upstream.settings()).await;
-    let ann = t.sign_up("ann@example.com").await;
-    let mut stream = ann.stream(&t, "c", "m1", "hello").await;
-    stream.first_word().await;
-    drop(stream);
-    until("a partial is stored", async || {
-        let count: Result<i64, digitalmistress::platform::db::Error> =
-            t.db().read(async |c| partials().one(&c).await).await;
-        count.unwrap() == 1
-    })
-    .await;
-    assert_eq!(ann.texts(&t, "c").await, ["hello"], "it is not shown while it runs");
-}

@@ -3,6 +3,7 @@
 mod context;
 mod conversations;
 mod generations;
+mod listening;
 mod openai;
 mod quota;
 mod send;

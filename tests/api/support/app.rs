@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use digitalmistress::{
     app::{App, World},
+    chat::Intervals,
     config::{Config, Profile, Sources},
     jobs::Background,
     platform::{
@@ -35,6 +36,7 @@ pub struct TestApp {
     db: digitalmistress::platform::db::Db,
     tasks: Tasks,
     settings: Vec<(String, String)>,
+    intervals: Intervals,
 }
 
 /// Somebody with a session.
@@ -53,13 +55,20 @@ impl TestApp {
     /// With settings as an operator would give them, such as `("DM__CHAT__LEASE", "1s")`.
     pub async fn with(settings: &[(&str, &str)]) -> TestApp {
         let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Self::on(Arc::new(TestDatabase::new().await), Arc::default(), settings).await
+        Self::on(Arc::new(TestDatabase::new().await), Arc::default(), settings, Intervals::default()).await
+    }
+
+    /// The same, with what happens now and then happening more often.
+    pub async fn hurried(settings: &[(&str, &str)], intervals: Intervals) -> TestApp {
+        let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        Self::on(Arc::new(TestDatabase::new().await), Arc::default(), settings, intervals).await
     }
 
     async fn on(
         database: Arc<TestDatabase>,
         clock: Arc<TestClock>,
         settings: Vec<(String, String)>,
+        intervals: Intervals,
     ) -> TestApp {
         let data_dir = database.dir.path().join("data");
         let mut env: Vec<(String, String)> = [
@@ -77,6 +86,7 @@ impl TestApp {
         let mut config = Config::load(&sources).unwrap_or_else(|faults| panic!("{faults:?}"));
         config.master_keys =
             Some(development_master_key(&config.development_key_file(), &SystemRandom).unwrap());
+        config.chat.intervals = intervals;
 
         let tasks = Tasks::default();
         let world = World {
@@ -102,6 +112,7 @@ impl TestApp {
             db: app.db,
             tasks,
             settings,
+            intervals,
         }
     }
 
@@ -109,13 +120,18 @@ impl TestApp {
     pub async fn restart(self) -> TestApp {
         self.shut_down().await;
         self.db.close().await.unwrap();
-        Self::on(self.database.clone(), self.clock.clone(), self.settings.clone()).await
+        Self::on(self.database.clone(), self.clock.clone(), self.settings.clone(), self.intervals).await
     }
 
     /// As [`TestApp::restart`], with settings changed.
     pub async fn restart_with(mut self, settings: &[(&str, &str)]) -> TestApp {
         self.settings.extend(settings.iter().map(|(name, value)| ((*name).into(), (*value).into())));
         self.restart().await
+    }
+
+    /// Tells the program that it is going to end: nothing new is begun, what runs goes on.
+    pub fn begin_to_end(&self) {
+        self.tasks.stop();
     }
 
     /// Tells the program to end and waits for what was running.

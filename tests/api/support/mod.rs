@@ -4,6 +4,7 @@ pub mod app;
 pub mod clock;
 pub mod database;
 pub mod http;
+pub mod logs;
 pub mod process;
 pub mod stream;
 pub mod upstream;

@@ -1,0 +1,42 @@
+//! What a test's own program logs and counts. Only on a runtime of one thread, because both hang on the thread.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+/// Listens for as long as it lives.
+pub struct Logs {
+    text: Arc<Mutex<Vec<u8>>>,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+#[derive(Clone)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Logs {
+    pub fn listen() -> Logs {
+        let text: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let sink = Sink(text.clone());
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || sink.clone()).finish();
+        Logs { text, _guard: tracing::subscriber::set_default(subscriber) }
+    }
+
+    /// The lines that have a text in them.
+    pub fn lines_with(&self, what: &str) -> Vec<String> {
+        let text = String::from_utf8(self.text.lock().unwrap().clone()).unwrap();
+        text.lines().filter(|line| line.contains(what)).map(str::to_owned).collect()
+    }
+}
