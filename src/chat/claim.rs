@@ -92,9 +92,6 @@ pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<(i64, i64
         let quota = billing.quota_in(c, turn.charge).await?;
         return Err(ChatError::QuotaExhausted(billing.paywall(quota)).into());
     }
-    if store::count_running(*owner).one(c).await? >= turn.most_at_once {
-        return Err(ChatError::TooManyGenerations.into());
-    }
     if let Some((companion, model)) = &turn.begin {
         store::add_conversation(*conversation_key, *owner, conversation_id, companion, model, None, *now)
             .exec(c)
@@ -109,6 +106,11 @@ pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<(i64, i64
     let Some(Claimed { key, last_seq: reply_seq }) = claimed else {
         return Err(why_not(turn, c).await?);
     };
+    // Only now: in a conversation that is answering already, that is what is in the way. The day's row is locked, so
+    // nobody else counts at the same time.
+    if store::count_running(*owner).one(c).await? >= turn.most_at_once {
+        return Err(ChatError::TooManyGenerations.into());
+    }
     if key != *conversation_key {
         return Err(NotClaimed::Overtaken); // Begun by another request, under another key.
     }

@@ -226,7 +226,7 @@ mod tests {
         Outcome {
             status: MessageStatus::Complete,
             finish: None,
-            error: None,
+            failure: None,
             retry_after: None,
             model: None,
             usage: Usage::default(),

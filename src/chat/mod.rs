@@ -27,10 +27,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    platform::{problem::Code, time},
-    text_column,
-};
+use crate::{platform::time, text_column};
 
 use self::provider::{ChatProvider, FinishReason};
 pub use self::{
@@ -41,7 +38,7 @@ pub use self::{
 /// What the operator decides about the chat.
 #[derive(Clone, Debug)]
 pub struct ChatSettings {
-    /// How long the first visible word may take.
+    /// How long each provider may take to its first token. A model that thinks is not silent: its thinking counts.
     pub first_token_timeout: Duration,
     /// How long a whole reply may take.
     pub total_timeout: Duration,
@@ -124,6 +121,34 @@ text_column!(MessageStatus {
     Failed = "failed",
 });
 
+text_column!(FinishReason { Stop = "stop", Length = "length", ContentFilter = "content-filter", Other = "other" });
+
+/// Why there is no reply, or only half of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The provider failed.
+    Failed,
+    /// The provider has no time or no credit for us.
+    Busy,
+    /// A time limit passed.
+    TooSlow,
+    /// The provider would not answer this.
+    Declined,
+    /// The program ended, or nobody listened any more.
+    BrokenOff,
+    /// A fault of ours.
+    Fault,
+}
+
+text_column!(Failure {
+    Failed = "failed",
+    Busy = "busy",
+    TooSlow = "too_slow",
+    Declined = "declined",
+    BrokenOff = "broken_off",
+    Fault = "fault",
+});
+
 /// Tokens that a reply used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Usage {
@@ -167,7 +192,7 @@ pub struct Outcome {
     /// Why it ended, where it ended by itself.
     pub finish: Option<FinishReason>,
     /// What went wrong, where something did.
-    pub error: Option<Code>,
+    pub failure: Option<Failure>,
     /// How long the provider asked us to wait, where it did.
     pub retry_after: Option<Duration>,
     /// The model that answered.

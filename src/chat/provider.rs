@@ -63,7 +63,7 @@ pub struct TokenCount {
     pub output: u64,
 }
 
-/// Why a reply ended, in the values that every major version of the AI SDK accepts.
+/// Why a reply ended, in the values that every major version of the AI SDK accepts; their texts are its.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
     /// The companion had said everything.
@@ -117,6 +117,9 @@ pub enum ProviderError {
     /// The provider did not accept the key, the model or the account. Only an operator can mend it.
     #[error("the provider refused the configured account or model: {0}")]
     Misconfigured(String),
+    /// The account at the provider is used up. Waiting does not help; only an operator can mend it.
+    #[error("the account at the provider is used up: {0}")]
+    OutOfCredit(String),
     /// The prompt was longer than the model's window.
     #[error("the prompt is too long for the model")]
     PromptTooLong,
@@ -144,7 +147,7 @@ pub enum TimeLimit {
     Connect,
     /// Waiting for the response's headers.
     Headers,
-    /// Waiting for the first visible word.
+    /// Waiting for the first token, be it of the model's thinking.
     FirstToken,
     /// Silence between two pieces.
     Idle,

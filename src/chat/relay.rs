@@ -44,14 +44,18 @@ impl Chat {
             }
         };
         let mut ending = Ending::Fault;
-        for candidate in &self.route {
+        let mut route = self.route.iter().peekable();
+        while let Some(candidate) = route.next() {
             ending = self.read_provider(task, candidate, history.clone(), account).await;
-            match &ending {
+            match (&ending, route.peek()) {
                 // Another provider may answer what this one could not, but not what this one would not.
-                Ending::Failed(error) if task.generation.len() == 0 && *error != ProviderError::Declined => {
-                    tracing::warn!(provider = candidate.name, %error, "a provider failed before its first word");
+                (Ending::Failed(error), Some(next))
+                    if task.generation.len() == 0 && *error != ProviderError::Declined =>
+                {
+                    let (provider, next) = (&candidate.name, &next.name);
+                    tracing::warn!(provider, next, %error, "a provider failed before its first word");
                 }
-                _ => break,
+                _ => break, // What is final is logged by whoever settles it.
             }
         }
         ending

@@ -3,11 +3,10 @@
 use uuid::Uuid;
 
 use super::{
-    Chat, ChatError, Companion, MessageStatus, Outcome, Usage,
+    Chat, ChatError, Companion, MessageStatus, Outcome,
     claim::{NotClaimed, Question, Turn, claim},
     generation::Generation,
     message::SendMessage,
-    provider::FinishReason,
     reply::{Reply, SessionWatch},
     service::body_place,
     store::{self, ClaimRow, ConversationRow},
@@ -16,7 +15,7 @@ use super::{
 use crate::{
     auth::Caller,
     billing::{Access, Charge},
-    platform::{problem::Code, seal::DataKey, time},
+    platform::{seal::DataKey, time},
 };
 
 /// How often a send is begun anew after another one got in between.
@@ -80,11 +79,12 @@ impl Chat {
             Found::New(conversation) => (None, Some(conversation)),
             Found::First => (None, None),
         };
+        self.auth.require_consents(owner).await.map_err(ChatError::from)?;
         let companion = match &conversation {
             Some(conversation) => self.still_there(conversation)?,
             None => self.choose(message.companion.as_deref())?,
         };
-        let access = self.check_access(caller, &companion.card.id).await?;
+        let access = self.check_access(owner, &companion.card.id).await?;
 
         let turn =
             self.turn(owner, &data_key, message, conversation.map(|row| row.key), companion, access, again);
@@ -245,28 +245,16 @@ impl Chat {
             return reply.ok_or(ChatError::GenerationInProgress);
         }
         let text = key.open_text(body_place(&conversation, &claim.reply_id), &claim.reply)?;
-        let outcome = Outcome {
-            status: claim.status,
-            finish: claim.finish_reason.as_deref().map(FinishReason::from_name),
-            error: claim.error_code.as_deref().and_then(Code::from_name),
-            retry_after: None,
-            model: claim.model,
-            usage: Usage {
-                input_tokens: claim.input_tokens,
-                output_tokens: claim.output_tokens,
-                estimated: claim.tokens_estimated,
-            },
-            quota: Some(self.billing.quota(caller.user_id).await?),
-            created_at: claim.started_at,
-        };
+        let (owner, id) = (caller.user_id, claim.generation_id);
+        let ending = self.db.read(async |c| store::find_ending(owner, id).one(&c).await).await?;
+        let outcome = Outcome { quota: Some(self.billing.quota(owner).await?), ..ending.into() };
         Ok(Reply::stored(claim.generation_id, claim.reply_id, text, outcome, self.watch(caller)))
     }
 
-    /// Consents, access, limits: in this order, before anything is written.
-    async fn check_access(&self, caller: Caller, companion: &str) -> Result<Access, ChatError> {
-        self.auth.require_consents(caller.user_id).await?;
+    /// Access, then limits, before anything is written.
+    async fn check_access(&self, owner: Uuid, companion: &str) -> Result<Access, ChatError> {
         let access = self.billing.access();
-        let quota = self.billing.quota(caller.user_id).await?;
+        let quota = self.billing.quota(owner).await?;
         if access.messages_per_day == 0 || !access.companions.include(companion) {
             return Err(ChatError::SubscriptionRequired(self.billing.paywall(quota)));
         }

@@ -6,15 +6,15 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    Chat, MessageStatus, Outcome, Usage,
+    Chat, Failure, MessageStatus, Outcome, Usage,
     provider::{FinishReason, ProviderError},
     relay::Account,
-    store::{self, AbandonedRow},
+    store::{self, AbandonedRow, EndingRow},
     supervisor::{Ending, Task},
 };
 use crate::{
     billing::{Charge, Quota},
-    platform::{db, problem::Code},
+    platform::db,
 };
 
 impl Chat {
@@ -25,45 +25,56 @@ impl Chat {
             tracing::warn!(%error, provider = account.provider, status = verdict.status.as_str(), "a reply failed");
         }
         let usage = account.usage(&task.generation.text());
-        let quota = match self.store_settled(task, &verdict, &account, usage).await {
-            Ok(quota) => quota,
-            Err(error) => {
+        let now = self.clock.now();
+        let (outcome, by_us) = match self.store_settled(task, &verdict, &account, usage, now).await {
+            Ok(quota) => {
+                let Verdict { status, finish, failure, retry_after, .. } = verdict;
+                let (model, started_at) = (account.model, task.started_at);
+                let quota = Some(quota);
+                let outcome = Outcome {
+                    status,
+                    finish,
+                    failure,
+                    retry_after,
+                    model,
+                    usage,
+                    quota,
+                    created_at: started_at,
+                };
+                (outcome, true)
+            }
+            // Stored all the same, by somebody else or by a first try of ours whose answer was lost.
+            Err(Settle::Elsewhere(Some(ending))) => {
+                let by_us = ending.ended_at == Some(now);
+                (Outcome { quota: self.billing.quota(task.owner).await.ok(), ..(*ending).into() }, by_us)
+            }
+            Err(Settle::Elsewhere(None)) => (Outcome::broken_off(task.started_at), false),
+            Err(Settle::Storage(error)) => {
                 tracing::error!(%error, "a reply could not be settled");
-                None
+                (Outcome::broken_off(task.started_at), false)
             }
         };
-        metrics::counter!("chat_replies_total", "status" => verdict.status.as_str(),
-            "provider" => account.provider.clone().unwrap_or_default())
-        .increment(1);
-        metrics::histogram!("chat_reply_seconds").record(seconds_since(task.started_at, self.clock.now()));
-        // Without a quota it was settled by somebody else, or not at all: the history knows.
-        let (status, error) = match quota {
-            Some(_) => (verdict.status, verdict.error),
-            None => (MessageStatus::Interrupted, Some(Code::Unavailable)),
-        };
-        task.generation.end(Outcome {
-            status,
-            finish: verdict.finish,
-            error,
-            retry_after: verdict.retry_after,
-            model: account.model,
-            usage,
-            quota,
-            created_at: task.started_at,
-        });
+        if by_us {
+            let provider = account.provider.unwrap_or_default();
+            metrics::counter!("chat_replies_total", "status" => outcome.status.as_str(), "provider" => provider)
+                .increment(1);
+            metrics::histogram!("chat_reply_seconds").record(seconds_since(task.started_at, now));
+        }
+        task.generation.end(outcome);
     }
 
-    /// `None` when another instance has settled it.
+    /// Stores how it ended; the day's messages after it.
     async fn store_settled(
         &self,
         task: &Task,
         verdict: &Verdict,
         account: &Account,
         usage: Usage,
-    ) -> Result<Option<Quota>, db::Error> {
+        now: Timestamp,
+    ) -> Result<Quota, Settle> {
         let Task { owner, conversation, reply_seq, charge, .. } = *task;
-        let (id, instance, now) = (task.generation.id, self.instance, self.clock.now());
-        let Verdict { status, finish, error, give_back, .. } = *verdict;
+        let (id, instance) = (task.generation.id, self.instance);
+        let Verdict { status, finish, failure, give_back, .. } = *verdict;
         let (provider, model) = (account.provider.clone(), account.model.clone());
         let body = self.seal_reply(task);
         let billing = self.billing.clone();
@@ -82,8 +93,8 @@ impl Chat {
                     id,
                     instance,
                     status,
-                    finish.map(FinishReason::as_str),
-                    error.map(Code::as_str),
+                    finish,
+                    failure,
                     provider.as_deref(),
                     model.as_deref(),
                     usage.input_tokens,
@@ -93,7 +104,8 @@ impl Chat {
                     now,
                 );
                 if settled.exec(&c).await? == 0 {
-                    return Err(Settle::Elsewhere); // Rolls all of it back.
+                    let ending = store::find_ending(owner, id).opt(&c).await?;
+                    return Err(Settle::elsewhere(ending)); // Rolls all of it back.
                 }
                 store::settle_message(owner, conversation, reply_seq, status, &body, model.as_deref())
                     .exec(&c)
@@ -101,11 +113,6 @@ impl Chat {
                 Ok(billing.quota_in(&c, charge).await?)
             })
             .await
-            .map(Some)
-            .or_else(|settle| match settle {
-                Settle::Elsewhere => Ok(None),
-                Settle::Storage(error) => Err(error),
-            })
     }
 
     /// Settles replies that this instance was making before it was restarted.
@@ -142,17 +149,18 @@ impl Chat {
             .write(async move |c| {
                 let returned = give_back && charge.give_back(&c).await?;
                 store::release_conversation(owner, conversation, row.id, now).exec(&c).await?;
-                let code = Code::Unavailable.as_str();
-                let settled = store::settle_abandoned(owner, row.id, status, code, returned, instance, now);
+                let failure = Failure::BrokenOff;
+                let settled =
+                    store::settle_abandoned(owner, row.id, status, failure, returned, instance, now);
                 if settled.exec(&c).await? == 0 {
-                    return Err(Settle::Elsewhere);
+                    return Err(Settle::Elsewhere(None));
                 }
                 store::settle_abandoned_message(owner, conversation, row.reply_seq, status).exec(&c).await?;
                 Ok(())
             })
             .await
             .or_else(|settle| match settle {
-                Settle::Elsewhere => Ok(()),
+                Settle::Elsewhere(_) => Ok(()),
                 Settle::Storage(error) => Err(error),
             })
     }
@@ -160,9 +168,16 @@ impl Chat {
 
 /// Why a settling transaction was rolled back.
 enum Settle {
-    /// Somebody else was faster.
-    Elsewhere,
+    /// Somebody else was faster: how the reply ended, if its row is there and says so.
+    Elsewhere(Option<Box<EndingRow>>),
     Storage(db::Error),
+}
+
+impl Settle {
+    fn elsewhere(ending: Option<EndingRow>) -> Settle {
+        let ended = ending.filter(|ending| ending.status != MessageStatus::Generating);
+        Settle::Elsewhere(ended.map(Box::new))
+    }
 }
 
 impl From<db::Error> for Settle {
@@ -184,7 +199,7 @@ enum GiveBack {
 struct Verdict {
     status: MessageStatus,
     finish: Option<FinishReason>,
-    error: Option<Code>,
+    failure: Option<Failure>,
     retry_after: Option<Duration>,
     give_back: GiveBack,
 }
@@ -192,17 +207,17 @@ struct Verdict {
 impl Verdict {
     /// Nothing that was delivered is given back, and what was not delivered is.
     fn of(ending: &Ending, has_text: bool) -> Verdict {
-        let failure = |code| {
+        let failed = |failure| {
             let status = if has_text { MessageStatus::Interrupted } else { MessageStatus::Failed };
-            (status, None, Some(code))
+            (status, None, Some(failure))
         };
-        let (status, finish, error) = match ending {
+        let (status, finish, failure) = match ending {
             Ending::Finished(reason) if has_text => (MessageStatus::Complete, Some(*reason), None),
-            Ending::Finished(FinishReason::ContentFilter) => failure(Code::ContentRefused),
-            Ending::Finished(_) => failure(Code::ProviderFailed),
-            Ending::Failed(error) => failure(code_of(error)),
-            Ending::Fault => failure(Code::Internal),
-            Ending::Abandoned | Ending::Lost => failure(Code::Unavailable),
+            Ending::Finished(FinishReason::ContentFilter) => failed(Failure::Declined),
+            Ending::Finished(_) => failed(Failure::Failed),
+            Ending::Failed(error) => failed(failure_of(error)),
+            Ending::Fault => failed(Failure::Fault),
+            Ending::Abandoned | Ending::Lost => failed(Failure::BrokenOff),
             Ending::Stopped => (MessageStatus::Stopped, None, None),
         };
         let give_back = match (has_text, ending) {
@@ -214,22 +229,57 @@ impl Verdict {
             Ending::Failed(ProviderError::Busy { retry_after, .. }) => *retry_after,
             _ => None,
         };
-        Verdict { status, finish, error, retry_after, give_back }
+        Verdict { status, finish, failure, retry_after, give_back }
     }
 }
 
-/// The code that callers see.
-fn code_of(error: &ProviderError) -> Code {
+fn failure_of(error: &ProviderError) -> Failure {
     match error {
-        ProviderError::TimedOut(_) => Code::ProviderTimeout,
-        ProviderError::Busy { .. } => Code::ProviderUnavailable,
-        ProviderError::Declined => Code::ContentRefused,
+        ProviderError::TimedOut(_) => Failure::TooSlow,
+        ProviderError::Busy { .. } | ProviderError::OutOfCredit(_) => Failure::Busy,
+        ProviderError::Declined => Failure::Declined,
         ProviderError::Misconfigured(_)
         | ProviderError::PromptTooLong
         | ProviderError::Truncated
         | ProviderError::Protocol(_)
         | ProviderError::Failed(_)
-        | ProviderError::Unreachable(_) => Code::ProviderFailed,
+        | ProviderError::Unreachable(_) => Failure::Failed,
+    }
+}
+
+/// As it is stored; the day's messages are not known from it.
+impl From<EndingRow> for Outcome {
+    fn from(row: EndingRow) -> Self {
+        Outcome {
+            status: row.status,
+            finish: row.finish_reason,
+            failure: row.failure,
+            retry_after: None,
+            model: row.model,
+            usage: Usage {
+                input_tokens: row.input_tokens,
+                output_tokens: row.output_tokens,
+                estimated: row.tokens_estimated,
+            },
+            quota: None,
+            created_at: row.started_at,
+        }
+    }
+}
+
+impl Outcome {
+    /// What readers are told when nobody knows how it ended: the history will.
+    fn broken_off(created_at: Timestamp) -> Outcome {
+        Outcome {
+            status: MessageStatus::Interrupted,
+            finish: None,
+            failure: Some(Failure::BrokenOff),
+            retry_after: None,
+            model: None,
+            usage: Usage::default(),
+            quota: None,
+            created_at,
+        }
     }
 }
 
@@ -247,24 +297,24 @@ mod tests {
         use MessageStatus::{Complete, Failed, Interrupted, Stopped};
 
         let busy = || ProviderError::Busy { detail: String::new(), retry_after: None };
-        for (ending, with_text, without_text, code) in [
-            (Ending::Finished(FinishReason::Stop), Complete, Failed, Some(Code::ProviderFailed)),
-            (Ending::Finished(FinishReason::ContentFilter), Complete, Failed, Some(Code::ContentRefused)),
-            (Ending::Failed(busy()), Interrupted, Failed, Some(Code::ProviderUnavailable)),
-            (Ending::Failed(ProviderError::Truncated), Interrupted, Failed, Some(Code::ProviderFailed)),
+        for (ending, with_text, without_text, failure) in [
+            (Ending::Finished(FinishReason::Stop), Complete, Failed, Some(Failure::Failed)),
+            (Ending::Finished(FinishReason::ContentFilter), Complete, Failed, Some(Failure::Declined)),
+            (Ending::Failed(busy()), Interrupted, Failed, Some(Failure::Busy)),
+            (Ending::Failed(ProviderError::Truncated), Interrupted, Failed, Some(Failure::Failed)),
             (
                 Ending::Failed(ProviderError::TimedOut(TimeLimit::Idle)),
                 Interrupted,
                 Failed,
-                Some(Code::ProviderTimeout),
+                Some(Failure::TooSlow),
             ),
-            (Ending::Abandoned, Interrupted, Failed, Some(Code::Unavailable)),
+            (Ending::Abandoned, Interrupted, Failed, Some(Failure::BrokenOff)),
             (Ending::Stopped, Stopped, Stopped, None),
         ] {
             let spoken = Verdict::of(&ending, true);
             assert_eq!((spoken.status, spoken.give_back), (with_text, GiveBack::No));
             let silent = Verdict::of(&ending, false);
-            assert_eq!((silent.status, silent.error), (without_text, code));
+            assert_eq!((silent.status, silent.failure), (without_text, failure));
             let back =
                 if matches!(ending, Ending::Stopped) { GiveBack::AsAFreeStop } else { GiveBack::Always };
             assert_eq!(silent.give_back, back);

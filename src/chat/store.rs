@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{MessageRole, MessageStatus};
+use super::{Failure, MessageRole, MessageStatus, provider::FinishReason};
 use crate::{platform::seal::Sealed, queries, record};
 
 queries! {
@@ -76,14 +76,19 @@ queries! {
     /// A message that was sent before, with the newest reply to it.
     fn find_claim(owner: Uuid, conversation: Uuid, message_id: str) -> ClaimRow =
         "SELECT q.seq AS question_seq, q.body AS question, g.id AS generation_id, g.reply_id, g.reply_seq, g.status,
-                g.finish_reason, g.error_code, g.model, g.input_tokens, g.output_tokens, g.tokens_estimated,
-                g.started_at, r.body AS reply
+                r.body AS reply
            FROM conversation c
            JOIN message q ON q.conversation_key = c.key
            JOIN generation g ON g.conversation_key = c.key AND g.question_seq = q.seq
            JOIN message r ON r.conversation_key = c.key AND r.seq = g.reply_seq
           WHERE c.owner_id = $1 AND c.key = $2 AND q.id = $3
           ORDER BY g.reply_seq DESC LIMIT 1";
+
+    /// How a reply ended.
+    fn find_ending(owner: Uuid, id: Uuid) -> EndingRow =
+        "SELECT status, finish_reason, failure, model, input_tokens, output_tokens, tokens_estimated, started_at,
+                ended_at
+           FROM generation WHERE owner_id = $1 AND id = $2";
 
     /// Messages before a place, newest first.
     fn messages(owner: Uuid, conversation: Uuid, before_seq: i64, limit: i64) -> MessageRow =
@@ -117,12 +122,12 @@ queries! {
 
     /// Ends a reply that this instance was making. No row: another instance has ended it.
     fn settle(
-        owner: Uuid, id: Uuid, instance: Uuid, status: MessageStatus, finish_reason: Option<String>,
-        error_code: Option<String>, provider: Option<String>, model: Option<String>, input_tokens: i64,
+        owner: Uuid, id: Uuid, instance: Uuid, status: MessageStatus, finish_reason: Option<FinishReason>,
+        failure: Option<Failure>, provider: Option<String>, model: Option<String>, input_tokens: i64,
         output_tokens: i64, tokens_estimated: bool, quota_returned: bool, now: Timestamp,
     ) =
         "UPDATE generation
-            SET status = $4, finish_reason = $5, error_code = $6, provider = $7, model = $8, input_tokens = $9,
+            SET status = $4, finish_reason = $5, failure = $6, provider = $7, model = $8, input_tokens = $9,
                 output_tokens = $10, tokens_estimated = $11, quota_returned = $12, ended_at = $13
           WHERE owner_id = $1 AND id = $2 AND instance = $3 AND status = 'generating'";
 
@@ -151,10 +156,10 @@ queries! {
 
     /// Ends an abandoned reply. Its own instance may do so at once, others after its lease.
     fn settle_abandoned(
-        owner: Uuid, id: Uuid, status: MessageStatus, error_code: str, quota_returned: bool, instance: Uuid,
+        owner: Uuid, id: Uuid, status: MessageStatus, failure: Failure, quota_returned: bool, instance: Uuid,
         now: Timestamp,
     ) =
-        "UPDATE generation SET status = $3, error_code = $4, quota_returned = $5, ended_at = $7
+        "UPDATE generation SET status = $3, failure = $4, quota_returned = $5, ended_at = $7
           WHERE owner_id = $1 AND id = $2 AND status = 'generating' AND (instance = $6 OR lease < $7)";
 
     fn settle_abandoned_message(owner: Uuid, conversation: Uuid, seq: i64, status: MessageStatus) =
@@ -207,14 +212,22 @@ record! {
         pub(super) reply_id: String,
         pub(super) reply_seq: i64,
         pub(super) status: MessageStatus,
-        pub(super) finish_reason: Option<String>,
-        pub(super) error_code: Option<String>,
+        pub(super) reply: Sealed,
+    }
+}
+
+record! {
+    /// How a reply ended.
+    pub struct EndingRow {
+        pub(super) status: MessageStatus,
+        pub(super) finish_reason: Option<FinishReason>,
+        pub(super) failure: Option<Failure>,
         pub(super) model: Option<String>,
         pub(super) input_tokens: i64,
         pub(super) output_tokens: i64,
         pub(super) tokens_estimated: bool,
         pub(super) started_at: Timestamp,
-        pub(super) reply: Sealed,
+        pub(super) ended_at: Option<Timestamp>,
     }
 }
 

@@ -77,28 +77,6 @@ impl Encoder {
     }
 }
 
-impl FinishReason {
-    /// The AI SDK's name for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            FinishReason::Stop => "stop",
-            FinishReason::Length => "length",
-            FinishReason::ContentFilter => "content-filter",
-            FinishReason::Other => "other",
-        }
-    }
-
-    /// The reason with this name.
-    pub fn from_name(name: &str) -> FinishReason {
-        match name {
-            "stop" => FinishReason::Stop,
-            "length" => FinishReason::Length,
-            "content-filter" => FinishReason::ContentFilter,
-            _ => FinishReason::Other,
-        }
-    }
-}
-
 /// `data: {json}`, one event each (WHATWG server-sent events). JSON has no raw line ends, so text cannot forge a frame.
 fn frames(chunks: &[Value]) -> Bytes {
     let mut text = String::new();
@@ -124,7 +102,7 @@ mod tests {
         Outcome {
             status: MessageStatus::Complete,
             finish: Some(FinishReason::Stop),
-            error: None,
+            failure: None,
             retry_after: None,
             model: Some("demo".into()),
             usage: Usage { input_tokens: 3, output_tokens: 4, estimated: true },

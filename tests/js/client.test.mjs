@@ -68,7 +68,7 @@ const cases = {
   async 'an error before the first word has a code and costs nothing'(ai) {
     const person = await server.signUp();
     for (const [trigger, code, retryAfter] of [
-      ['!refuse', 'content_refused', undefined],
+      ['!refuse', 'provider_failed', undefined],
       ['!busy', 'provider_unavailable', 30],
     ]) {
       const chat = open(ai, person);

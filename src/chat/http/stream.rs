@@ -13,7 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::{
-    MessageRole, MessageStatus, Outcome, Usage,
+    Failure, MessageRole, MessageStatus, Outcome, Usage,
     generation::Event,
     message::UiMessage,
     reply::Reply,
@@ -101,7 +101,12 @@ impl Reading {
             MessageStatus::Complete => self.encoder.finish(outcome),
             MessageStatus::Stopped => self.encoder.abort(),
             MessageStatus::Interrupted | MessageStatus::Failed | MessageStatus::Generating => {
-                self.encoder.fail(&outcome.problem().body(&self.request_id))
+                let mut problem = problem(outcome).body(&self.request_id);
+                if let (true, Some(fields)) = (self.reply.is_stored(), problem.as_object_mut()) {
+                    // It will be the same however long one waits.
+                    fields.remove("retry_after_s");
+                }
+                self.encoder.fail(&problem)
             }
         }
     }
@@ -126,7 +131,7 @@ fn answer(id: String, text: String, outcome: Outcome, is_stored: bool) -> Result
         MessageStatus::Complete | MessageStatus::Stopped => {}
         MessageStatus::Interrupted if is_stored => {}
         MessageStatus::Interrupted | MessageStatus::Failed | MessageStatus::Generating => {
-            return Err(outcome.problem());
+            return Err(problem(&outcome));
         }
     }
     let Outcome { status, model, usage, quota, created_at, .. } = outcome;
@@ -135,21 +140,21 @@ fn answer(id: String, text: String, outcome: Outcome, is_stored: bool) -> Result
     Ok(ChatAnswer { message, usage, quota })
 }
 
-impl Outcome {
-    /// What went wrong, as a caller is told.
-    pub fn problem(&self) -> Problem {
-        let code = self.error.unwrap_or(Code::ProviderFailed);
-        let detail = match code {
-            Code::ContentRefused => "The companion declined to answer this.",
-            Code::ProviderTimeout => "The companion took too long.",
-            Code::ProviderUnavailable => "The companion is busy at the moment.",
-            Code::Unavailable => "The reply was interrupted on our side.",
-            _ => "The companion could not finish the answer.",
-        };
-        let problem = Problem::new(code, detail);
-        match self.retry_after {
-            Some(wait) => problem.retry_after(wait),
-            None => problem,
-        }
+/// What a caller is told about a reply that is not whole. API.md: 429, 503, 529 are `provider_unavailable`, a passed time
+/// limit `provider_timeout`, everything else of a provider `provider_failed`; a refusal too, because `content_refused` is
+/// what our own rules say.
+fn problem(outcome: &Outcome) -> Problem {
+    let (code, detail) = match outcome.failure.unwrap_or(Failure::Fault) {
+        Failure::Failed => (Code::ProviderFailed, "The companion could not finish the answer."),
+        Failure::Busy => (Code::ProviderUnavailable, "The companion is busy at the moment."),
+        Failure::TooSlow => (Code::ProviderTimeout, "The companion took too long."),
+        Failure::Declined => (Code::ProviderFailed, "The companion declined to answer this."),
+        Failure::BrokenOff => (Code::Unavailable, "The reply was interrupted on our side."),
+        Failure::Fault => (Code::Internal, "The fault was recorded."),
+    };
+    let problem = Problem::new(code, detail);
+    match outcome.retry_after {
+        Some(wait) => problem.retry_after(wait),
+        None => problem,
     }
 }

@@ -229,7 +229,7 @@ impl Decoder {
 
     fn chunk(&mut self, chunk: &Value) {
         if let Some(error) = chunk.get("error").filter(|error| !error.is_null()) {
-            self.broken(ProviderError::Failed(error_name(error)));
+            self.broken(failure_inside(error));
             return;
         }
         // Empty choices are legal anywhere; others than the first were not asked for.
@@ -323,9 +323,21 @@ async fn refusal(response: Response) -> ProviderError {
     match (status.as_u16(), name.as_str()) {
         (400 | 413, "context_length_exceeded") => ProviderError::PromptTooLong,
         (400 | 403 | 422, "content_filter" | "content_policy_violation") => ProviderError::Declined,
-        (401..=404, _) | (429, "insufficient_quota") => ProviderError::Misconfigured(detail),
+        (401..=404, _) => ProviderError::Misconfigured(detail),
+        (429, "insufficient_quota") => ProviderError::OutOfCredit(detail),
         (429 | 503 | 529, _) => ProviderError::Busy { detail, retry_after },
         (300..=399, _) => ProviderError::Protocol("a redirect".into()),
+        _ => ProviderError::Failed(detail),
+    }
+}
+
+/// What an error inside a stream means. Some servers send the status that it would have had as the code.
+fn failure_inside(error: &Value) -> ProviderError {
+    let code = error.get("code");
+    let status = code.and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok()));
+    let detail = error_name(error);
+    match status {
+        Some(429 | 503 | 529) => ProviderError::Busy { detail, retry_after: None },
         _ => ProviderError::Failed(detail),
     }
 }

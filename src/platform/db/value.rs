@@ -162,6 +162,12 @@ macro_rules! text_column {
             pub fn from_text(text: &str) -> Option<Self> {
                 match text { $($text => Some($name::$variant),)* _ => None }
             }
+
+            fn from_stored(text: &str) -> $crate::platform::db::Result<Self> {
+                $name::from_text(text).ok_or_else(|| {
+                    $crate::platform::db::Error::Refused(concat!("not a stored ", stringify!($name)).into())
+                })
+            }
         }
         impl $crate::platform::db::Arg for $name {
             type Of<'q> = $name;
@@ -172,13 +178,22 @@ macro_rules! text_column {
                 $crate::platform::db::Value::Text(value.as_str())
             }
         }
+        impl $crate::platform::db::Arg for Option<$name> {
+            type Of<'q> = Option<$name>;
+            const KIND: $crate::platform::db::Kind = $crate::platform::db::Kind::Text;
+        }
+        impl $crate::platform::db::Field for Option<$name> {
+            const KIND: $crate::platform::db::Kind = $crate::platform::db::Kind::Text;
+            fn get(row: &$crate::platform::db::Row<'_>, index: usize) -> $crate::platform::db::Result<Self> {
+                let text: Option<String> = $crate::platform::db::Field::get(row, index)?;
+                text.map(|text| $name::from_stored(&text)).transpose()
+            }
+        }
         impl $crate::platform::db::Field for $name {
             const KIND: $crate::platform::db::Kind = $crate::platform::db::Kind::Text;
             fn get(row: &$crate::platform::db::Row<'_>, index: usize) -> $crate::platform::db::Result<Self> {
                 let text: String = $crate::platform::db::Field::get(row, index)?;
-                $name::from_text(&text).ok_or_else(|| {
-                    $crate::platform::db::Error::Refused(concat!("not a stored ", stringify!($name)).into())
-                })
+                $name::from_stored(&text)
             }
         }
     };

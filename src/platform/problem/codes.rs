@@ -109,19 +109,23 @@ codes! {
         "Try again; if it stays, report the `request_id`.";
     /// The provider failed.
     ProviderFailed = "provider_failed", BAD_GATEWAY, "The companion could not answer",
-        "Send the message again; nothing was charged unless words had arrived.";
+        "Without a word, nothing was charged: send the message again, under the same id. After words have arrived that \
+         only gives the same again: send a new message.";
     /// The service cannot work at the moment.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "The service is not available at the moment",
-        "Wait for `Retry-After` seconds, then try again.";
+        "Wait for `Retry-After` seconds, then try again. A reply that was broken off after words have arrived stays as it \
+         is: send a new message.";
     /// Too much at once.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "The service is busy",
         "Wait for `Retry-After` seconds, then try again.";
     /// The provider is busy.
     ProviderUnavailable = "provider_unavailable", SERVICE_UNAVAILABLE, "The companion is busy",
-        "Wait for `Retry-After` seconds, then send the message again.";
+        "Without a word, nothing was charged: wait for `Retry-After` seconds, then send the message again, under the same \
+         id. After words have arrived that only gives the same again: send a new message.";
     /// The provider was too slow.
     ProviderTimeout = "provider_timeout", GATEWAY_TIMEOUT, "The companion took too long",
-        "Send the message again; nothing was charged unless words had arrived.";
+        "Without a word, nothing was charged: send the message again, under the same id. After words have arrived that \
+         only gives the same again: send a new message.";
 }
 
 impl Code {

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use super::until;
 use crate::support::{
@@ -187,6 +191,52 @@ async fn ending_the_program_tells_readers_and_keeps_what_was_said() {
     let t = t.restart().await;
     assert_eq!(ann.texts(&t, "c").await, ["hello", "half a "]);
     assert_eq!(ann.statuses(&t, "c").await, ["complete", "interrupted"]);
+
+    // Told while it happened, a wait may help; told again later, it does not.
+    assert_eq!(chunks.problem()["retry_after_s"], 1);
+    let again = ann.stream(&t, "c", "m1", "hello").await.rest().await.problem();
+    assert_eq!((&again["code"], again.get("retry_after_s")), (&json!("unavailable"), None));
+}
+
+#[tokio::test]
+async fn before_the_end_running_replies_finish_and_nothing_new_is_begun() {
+    let go = gate();
+    let upstream = Upstream::start(vec![
+        stream_head(),
+        delta("Good "),
+        Step::Wait(go.clone()),
+        delta("night."),
+        finish(),
+    ])
+    .await;
+    let t = TestApp::with(&upstream.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let mut stream = ann.stream(&t, "c", "m1", "hello").await;
+    stream.first_word().await;
+
+    // A request whose head has arrived and whose body has not: the connection is not idle and stays.
+    let body = message("d", "m1", "too late").to_string();
+    let mut late = TcpStream::connect(t.base.trim_start_matches("http://")).await.unwrap();
+    let head = format!(
+        "POST /v1/chat HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nexpect: 100-continue\r\n\r\n",
+        ann.access_token,
+        body.len()
+    );
+    late.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 256];
+    let read = late.read(&mut answer).await.unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 100"), "the body is waited for");
+
+    t.begin_to_end();
+    late.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    late.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\"code\":\"overloaded\""), "{answer}");
+    go.add_permits(1);
+    let chunks = stream.rest().await;
+    assert_eq!((chunks.text().as_str(), chunks.types().last()), ("night.", Some(&"[DONE]")));
+    assert_eq!(chunks.last_but_mark()["type"], "finish");
 }
 
 /// What a killed process leaves behind: rows that say a reply is being made, by this instance or by another.

@@ -79,7 +79,7 @@ async fn who_waits_for_json_is_told_that_the_session_has_ended() {
     let upstream = Upstream::start(vec![stream_head(), delta("Good "), Step::Hang]).await;
     let t = TestApp::hurried(&upstream.settings(), session_checks()).await;
     let ann = t.sign_up("ann@example.com").await;
-    let waiting = std::future::IntoFuture::into_future(ann.say(&t, "c", "m1", "hello"));
+    let waiting = ann.say(&t, "c", "m1", "hello").into_future();
     let (answer, ()) = tokio::join!(waiting, async {
         until("the message was sent", async || !upstream.received().is_empty()).await;
         log_out(&t, &ann).await;

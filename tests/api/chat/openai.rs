@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::support::{
     app::TestApp,
+    logs::Logs,
     upstream::{Step, Upstream, bytes, delta, finish, json_answer, reply, stream_head},
 };
 
@@ -30,9 +31,9 @@ async fn each_refusal_of_a_provider_has_its_code_and_costs_nothing() {
         (answer("401 Unauthorized", "", "invalid_api_key"), 502, "provider_failed"),
         (answer("404 Not Found", "", "model_not_found"), 502, "provider_failed"),
         (answer("400 Bad Request", "", "context_length_exceeded"), 502, "provider_failed"),
-        (answer("400 Bad Request", "", "content_policy_violation"), 422, "content_refused"),
+        (answer("400 Bad Request", "", "content_policy_violation"), 502, "provider_failed"),
         (answer("429 Too Many Requests", "", "rate_limit_exceeded"), 503, "provider_unavailable"),
-        (answer("429 Too Many Requests", "", "insufficient_quota"), 502, "provider_failed"),
+        (answer("429 Too Many Requests", "", "insufficient_quota"), 503, "provider_unavailable"),
         (answer("500 Internal Server Error", "", "server_error"), 502, "provider_failed"),
         (answer("503 Service Unavailable", "", "overloaded"), 503, "provider_unavailable"),
         (answer("529 Overloaded", "", "overloaded"), 503, "provider_unavailable"),
@@ -57,13 +58,14 @@ async fn each_refusal_of_a_provider_has_its_code_and_costs_nothing() {
         (vec![stream_head(), finish()], 502, "provider_failed"),
         (vec![stream_head(), bytes("data: {broken\n\n")], 502, "provider_failed"),
         (vec![stream_head(), bytes(format!("data: {}\n\n", error("server_error")))], 502, "provider_failed"),
+        (vec![stream_head(), bytes(format!("data: {}\n\n", error("429")))], 503, "provider_unavailable"),
         (
             vec![
                 stream_head(),
                 bytes("data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"content_filter\"}]}\n\n"),
             ],
-            422,
-            "content_refused",
+            502,
+            "provider_failed",
         ),
     ] {
         let text = format!(
@@ -192,4 +194,29 @@ async fn the_next_provider_is_tried_until_a_word_was_said_and_never_after() {
     let ann = t.sign_up("ann@example.com").await;
     let chunks = ann.stream(&t, "c", "m1", "hello").await.rest().await;
     assert_eq!((chunks.text().as_str(), &chunks.problem()["code"]), ("half a ", &json!("provider_failed")));
+}
+
+#[tokio::test]
+async fn a_failure_before_the_first_word_is_logged_once() {
+    let broken = Upstream::start(vec![json_answer("500 Oops", "", &error("x"))]).await;
+    let logs = Logs::listen();
+    let t = TestApp::with(&broken.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    ann.say(&t, "c", "m1", "hello").await.problem(502, "provider_failed");
+    let lines = logs.lines_with("the provider failed: HTTP 500");
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+}
+
+/// The limit on the first token is one on silence: a model that thinks is limited like one that speaks.
+#[tokio::test]
+async fn thinking_counts_as_the_first_token() {
+    let thought = "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n";
+    let thinks = Upstream::start(vec![stream_head(), bytes(thought), Step::Hang]).await;
+    let limits = vec![("DM__CHAT__FIRST_TOKEN_TIMEOUT", "300ms"), ("DM__CHAT__IDLE_TIMEOUT", "600ms")];
+    let logs = Logs::listen();
+    let t = TestApp::with(&[thinks.settings(), limits].concat()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    ann.say(&t, "c", "m1", "hello").await.problem(504, "provider_timeout");
+    assert_eq!(logs.lines_with("too slow: silence in the middle").len(), 1);
+    assert_eq!(ann.used(&t).await, 0, "but it is no word");
 }

@@ -119,6 +119,7 @@ async fn a_user_has_two_replies_at_once_and_others_are_not_disturbed() {
     assert_eq!(refused.header("retry-after"), "1");
     refused.problem(429, "rate_limited");
     ann.get(&t, "/v1/conversations/c3").await.problem(404, "not_found");
+    ann.say(&t, "c1", "m2", "and?").await.problem(409, "generation_in_progress"); // What is in the way first.
     assert_eq!(ann.used(&t).await, 2, "a refused message costs nothing");
     let mut other = bob.stream(&t, "c1", "m1", "hello").await;
     other.first_word().await;
@@ -169,6 +170,7 @@ async fn a_stored_reply_is_had_again_however_it_ended() {
     let again = ann.stream(&t, "c", "m1", "!error").await.rest().await;
     assert_eq!(again.text(), broken.text());
     assert_eq!(again.problem()["code"], "provider_failed");
+    assert_eq!(broken.problem().get("retry_after_s"), None);
     let as_json = ann.say(&t, "c", "m1", "!error").await.ok();
     assert_eq!(as_json["message"]["metadata"]["status"], "interrupted");
     assert_eq!(ann.used(&t).await, 1, "words were delivered");
@@ -195,4 +197,40 @@ async fn what_cannot_be_sent_changes_nothing() {
     send(body).await.invalid("/trigger", "unknown_value");
     assert_eq!(ann.get(&t, "/v1/conversations").await.ok()["data"], json!([]));
     assert_eq!(ann.used(&t).await, 0);
+}
+
+#[tokio::test]
+async fn an_instance_makes_as_many_replies_as_it_may() {
+    let go = gate();
+    let upstream =
+        Upstream::start(vec![stream_head(), delta("word"), Step::Wait(go.clone()), finish()]).await;
+    let t = TestApp::with(&[upstream.settings(), vec![("DM__CHAT__MAX_GENERATIONS", "1")]].concat()).await;
+    let (ann, bob) = (t.sign_up("ann@example.com").await, t.sign_up("bob@example.com").await);
+    let mut stream = ann.stream(&t, "c", "m1", "hello").await;
+    stream.first_word().await;
+    let refused = bob.say(&t, "c", "m1", "hello").await;
+    assert_eq!(refused.header("retry-after"), "1");
+    refused.problem(503, "overloaded");
+    assert_eq!(bob.used(&t).await, 0);
+    go.add_permits(2);
+    stream.rest().await;
+    bob.say(&t, "c", "m1", "hello").await.ok();
+}
+
+#[tokio::test]
+async fn consents_come_before_the_companion() {
+    let t = TestApp::start().await;
+    let ann = t.sign_up("ann@example.com").await;
+    let mut body = message("c", "m1", "hello");
+    body["companion_id"] = json!("roz");
+    ann.post(&t, "/v1/chat", body).accept_json().await.ok();
+    let withdrawn = ("DM__CHAT__COMPANIONS__ROZ__AVAILABLE", "false");
+    let t = t.restart_with(&[("DM__AUTH__POLICIES__TERMS__VERSION", "2027-01-01"), withdrawn]).await;
+    ann.say(&t, "c", "m2", "hello?").await.problem(403, "consent_required");
+    let mut body = message("new", "m1", "hello");
+    body["companion_id"] = json!("nobody");
+    ann.post(&t, "/v1/chat", body).await.problem(403, "consent_required");
+    let consents = json!({"consents": t.consents().await});
+    ann.post(&t, "/v1/me/consents", consents).await.ok();
+    ann.say(&t, "c", "m2", "hello?").await.problem(409, "conflict");
 }

@@ -11,6 +11,8 @@ use crate::support::{
 
 digitalmistress::queries! {
     scan fn generation_states() -> String = "SELECT status FROM generation ORDER BY id";
+    fn settle_elsewhere(status: str, finish_reason: Option<String>, failure: Option<String>, model: str) =
+        "UPDATE generation SET status = $1, finish_reason = $2, failure = $3, model = $4, ended_at = 1";
     fn forget_the_reply(conversation: str) = "UPDATE conversation SET generation_id = NULL WHERE id = $1";
 }
 
@@ -78,4 +80,59 @@ async fn deleting_stops_what_the_conversation_did_not_seem_to_make() {
     assert_eq!(forgotten.unwrap(), 1);
     ann.delete(&t, "/v1/conversations/c").await.status(204);
     assert_eq!(stream.rest().await.types(), ["text-end", "abort", "[DONE]"]);
+}
+
+async fn settled_elsewhere(
+    t: &TestApp,
+    status: &'static str,
+    finish: Option<&'static str>,
+    failure: Option<&'static str>,
+) {
+    let settled: Result<u64, Error> = t
+        .db()
+        .write(async move |c| settle_elsewhere(status, finish, failure, "stored-model").exec(&c).await)
+        .await;
+    assert_eq!(settled.unwrap(), 1);
+}
+
+/// As when the connection is lost at the commit: the second try finds nothing to settle.
+#[tokio::test]
+async fn a_reply_that_is_settled_already_ends_as_it_is_stored() {
+    let go = gate();
+    let upstream =
+        Upstream::start(vec![stream_head(), delta("word"), Step::Wait(go.clone()), finish()]).await;
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let counted = recorder.handle();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let t = TestApp::with(&upstream.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let mut stream = ann.stream(&t, "c", "m1", "hello").await;
+    stream.first_word().await;
+    settled_elsewhere(&t, "complete", Some("length"), None).await;
+    go.add_permits(1);
+    let chunks = stream.rest().await;
+    assert_eq!(chunks.types(), ["text-end", "finish-step", "finish", "[DONE]"]);
+    assert_eq!(chunks.last_but_mark()["finishReason"], "length");
+    assert_eq!(chunks.last_but_mark()["messageMetadata"]["model"], "stored-model");
+    assert!(!counted.render().contains("chat_replies_total"), "counted by whoever settled it");
+
+    let mut own = ann.stream(&t, "d", "m1", "hello").await;
+    own.first_word().await;
+    go.add_permits(1);
+    own.rest().await;
+    assert!(counted.render().contains("chat_replies_total"));
+}
+
+#[tokio::test]
+async fn an_instance_that_lost_its_lease_stops_and_tells_what_the_other_stored() {
+    let upstream = Upstream::start(vec![stream_head(), delta("half a "), Step::Hang]).await;
+    let t = TestApp::with(&[upstream.settings(), vec![("DM__CHAT__LEASE", "300ms")]].concat()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let mut stream = ann.stream(&t, "c", "m1", "hello").await;
+    stream.first_word().await;
+    settled_elsewhere(&t, "interrupted", None, Some("broken_off")).await;
+    let chunks = stream.rest().await;
+    assert_eq!(chunks.types(), ["text-end", "error", "[DONE]"]);
+    assert_eq!(chunks.problem()["code"], "unavailable");
+    assert_eq!(ann.used(&t).await, 1);
 }

@@ -100,7 +100,7 @@ async fn faults_of_the_demo_end_the_stream_with_a_problem() {
     let t = TestApp::start().await;
     let ann = t.sign_up("ann@example.com").await;
     for (id, trigger, code, status) in
-        [("m1", "!refuse", "content_refused", 422), ("m2", "!busy", "provider_unavailable", 503)]
+        [("m1", "!refuse", "provider_failed", 502), ("m2", "!busy", "provider_unavailable", 503)]
     {
         let chunks = ann.stream(&t, "c", id, trigger).await.rest().await;
         assert_eq!(chunks.types(), ["start", "start-step", "error", "[DONE]"]);
@@ -123,7 +123,7 @@ async fn faults_of_the_demo_end_the_stream_with_a_problem() {
     let busy = ann.say(&t, "c", "m4", "!busy").await;
     assert_eq!(busy.header("retry-after"), "30");
     assert_eq!(busy.problem(503, "provider_unavailable")["retry_after_s"], 30);
-    ann.say(&t, "c", "m5", "!refuse").await.problem(422, "content_refused");
+    ann.say(&t, "c", "m5", "!refuse").await.problem(502, "provider_failed");
     ann.say(&t, "c", "m6", "!error").await.problem(502, "provider_failed");
 }
 
