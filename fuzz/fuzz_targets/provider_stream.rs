@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 /// The visible text, and what came last.
 fn read(pieces: Vec<Bytes>) -> (String, Option<Result<ReplyPart, ProviderError>>) {
     let pieces = stream::iter(pieces.into_iter().map(Ok)).boxed();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let mut parts: Vec<_> = runtime.block_on(decode(pieces).collect());
     let text = parts
         .iter()

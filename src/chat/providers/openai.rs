@@ -18,7 +18,7 @@ use reqwest::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::sse::SseParser;
 use crate::chat::provider::{
@@ -29,6 +29,10 @@ use crate::chat::provider::{
 const MAX_ERROR_BODY: usize = 16 * 1024;
 /// The most of an answer that is not a stream.
 const MAX_JSON_BODY: usize = 1024 * 1024;
+/// How long an error's body may take: its status has said what matters.
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the count of tokens and the end mark may take after the finish reason.
+const AFTER_FINISH: Duration = Duration::from_secs(3);
 /// The longest wait that a provider may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 /// OpenAI's own host wants some parameters that compatible servers do not know.
@@ -139,8 +143,9 @@ impl ChatProvider for OpenAi {
         if response.headers().contains_key(CONTENT_ENCODING) {
             return Err(ProviderError::Protocol("a compressed answer, which was not asked for".into()));
         }
-        match content_type(response.headers()) {
-            "text/event-stream" | "" => Ok(events(response)),
+        match content_type(response.headers()).as_str() {
+            // Some servers and proxies do not name a stream one. What is none has no end mark and fails.
+            "text/event-stream" | "text/plain" | "" => Ok(events(response)),
             "application/json" => whole(response).await,
             _ => Err(ProviderError::Protocol("neither a stream nor JSON".into())),
         }
@@ -160,16 +165,22 @@ pub fn decode(bytes: BoxStream<'static, Result<Bytes, ProviderError>>) -> ReplyS
         bytes: BoxStream<'static, Result<Bytes, ProviderError>>,
         parser: Option<SseParser>,
         decoder: Decoder,
+        until: Option<Instant>,
     }
 
-    let reading = Reading { bytes, parser: Some(SseParser::default()), decoder: Decoder::default() };
+    let reading =
+        Reading { bytes, parser: Some(SseParser::default()), decoder: Decoder::default(), until: None };
     stream::unfold(reading, |mut reading| async move {
         loop {
             if let Some(part) = reading.decoder.ready.pop_front() {
                 return Some((part, reading));
             }
             let parser = reading.parser.as_mut()?;
-            match reading.bytes.next().await {
+            let next = match reading.until {
+                Some(until) => timeout_at(until, reading.bytes.next()).await.unwrap_or(None),
+                None => reading.bytes.next().await,
+            };
+            match next {
                 Some(Ok(piece)) => {
                     let mut events = Vec::new();
                     let result = parser.push(&piece, &mut events);
@@ -188,8 +199,12 @@ pub fn decode(bytes: BoxStream<'static, Result<Bytes, ProviderError>>) -> ReplyS
                     reading.decoder.broken(ProviderError::Truncated);
                 }
             }
+            let has_said_more = !reading.decoder.ready.is_empty();
             if reading.decoder.is_over {
                 reading.parser = None;
+            } else if reading.decoder.finish.is_some() && (has_said_more || reading.until.is_none()) {
+                // A server that only keeps the connection open from here on has said everything.
+                reading.until = Instant::now().checked_add(AFTER_FINISH);
             }
         }
     })
@@ -206,7 +221,7 @@ struct Decoder {
 
 impl Decoder {
     fn event(&mut self, data: &str) {
-        if self.is_over {
+        if self.is_over || data.trim().is_empty() {
             return;
         }
         // As the SDKs do: whatever stands behind the mark.
@@ -240,29 +255,23 @@ impl Decoder {
             }
             match choice.get("finish_reason").and_then(Value::as_str) {
                 Some("error") => return self.broken(ProviderError::Failed("finish_reason error".into())),
+                // Some servers write the empty text where others write null.
+                None | Some("") => {}
                 Some(reason) => self.finish = Some(finish_reason(reason)),
-                None => {}
             }
         }
-        let usage = chunk.get("usage").filter(|usage| usage.is_object());
-        if let Some(usage) = usage.or_else(|| chunk.get("x_groq").and_then(|groq| groq.get("usage"))) {
-            let tokens = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
-            let counted = TokenCount { input: tokens("prompt_tokens"), output: tokens("completion_tokens") };
-            self.ready.push_back(Ok(ReplyPart::Usage(counted)));
-        }
+        let groq = || chunk.get("x_groq").and_then(|groq| groq.get("usage"));
+        self.ready.extend(chunk.get("usage").and_then(usage).or_else(|| groq().and_then(usage)).map(Ok));
     }
 
     fn delta(&mut self, delta: &Value) {
-        let text = |name: &str| delta.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-        if self.finish.is_some() {
-            return; // Text after the end is nobody's.
-        }
+        let text = |name: &str| delta.get(name).map(text_of).filter(|text| !text.is_empty());
         if text("reasoning_content").or_else(|| text("reasoning")).is_some() {
             self.ready.push_back(Ok(ReplyPart::Reasoning));
         }
-        for part in [text("content"), text("refusal")].into_iter().flatten() {
-            self.ready.push_back(Ok(ReplyPart::Text(part.to_owned())));
-        }
+        // Also after a finish reason: some servers repeat one in every chunk.
+        let parts = [text("content"), text("refusal")].into_iter().flatten();
+        self.ready.extend(parts.map(|text| Ok(ReplyPart::Text(text))));
     }
 
     /// The stream broke. After a finish reason nothing was lost but the usage.
@@ -283,6 +292,25 @@ impl Decoder {
         self.is_over = true;
         self.ready.push_back(Ok(ReplyPart::Finish(reason)));
     }
+}
+
+/// Text, or the texts of a list of parts.
+fn text_of(content: &Value) -> String {
+    match content {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => {
+            parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str)).collect()
+        }
+        _ => String::new(),
+    }
+}
+
+/// A count of tokens. An object without one counts nothing, and must not pass for a count of zero.
+fn usage(usage: &Value) -> Option<ReplyPart> {
+    let tokens = |name: &str| usage.get(name).and_then(Value::as_u64);
+    let (input, output) = (tokens("prompt_tokens"), tokens("completion_tokens"));
+    input.or(output)?;
+    Some(ReplyPart::Usage(TokenCount { input: input.unwrap_or(0), output: output.unwrap_or(0) }))
 }
 
 /// Reads an answer that came whole although a stream was asked for.
@@ -316,7 +344,8 @@ async fn limited(response: Response, most: usize) -> Result<Vec<u8>, ProviderErr
 async fn refusal(response: Response) -> ProviderError {
     let status = response.status();
     let retry_after = retry_after(response.headers());
-    let body = limited(response, MAX_ERROR_BODY).await.unwrap_or_default();
+    let body = timeout(ERROR_BODY_TIMEOUT, limited(response, MAX_ERROR_BODY)).await;
+    let body = body.ok().and_then(Result::ok).unwrap_or_default();
     let error: Value = serde_json::from_slice(&body).unwrap_or_default();
     let name = error.get("error").map(error_name).unwrap_or_default();
     let detail = format!("HTTP {} {name}", status.as_u16());
@@ -361,9 +390,9 @@ fn finish_reason(name: &str) -> FinishReason {
     }
 }
 
-fn content_type(headers: &HeaderMap) -> &str {
+fn content_type(headers: &HeaderMap) -> String {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim()
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// How long to wait, where the server says something usable.
