@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{
     ChatError, MessageRole, MessageStatus,
-    store::{self, Claimed},
+    store::{self, Claimed, Places},
 };
 use crate::{
     billing::{Access, Billing, Charge},
@@ -86,7 +86,7 @@ impl From<ChatError> for NotClaimed {
 }
 
 /// The transaction of a send. Rows are taken in the order user, conversation, message.
-pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<(i64, i64), NotClaimed> {
+pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<Places, NotClaimed> {
     let Turn { owner, conversation_id, conversation_key, generation, now, .. } = turn;
     if turn.charge.take(c, &turn.access).await?.is_none() {
         let quota = billing.quota_in(c, turn.charge).await?;
@@ -133,7 +133,7 @@ pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<(i64, i64
     )
     .exec(c)
     .await?;
-    Ok((question_seq, reply_seq))
+    Ok(Places { question_seq, reply_seq })
 }
 
 /// Stores a new question in front of its reply, or clears the failed reply of an old one away.
@@ -164,16 +164,14 @@ async fn why_not(turn: &Turn, c: &Conn) -> Result<NotClaimed, NotClaimed> {
         None => NotClaimed::Overtaken,
         Some(row) if row.deleted_at.is_some() => ChatError::NotFound.into(),
         Some(row) if row.generation_id.is_some() => ChatError::GenerationInProgress.into(),
-        Some(_) => ChatError::Superseded.into(),
+        Some(row) => match turn.question {
+            // Tried again by another request in between, and ended already.
+            Question::Again { seq, failed_reply }
+                if store::newest_reply(turn.owner, row.key, seq).opt(c).await? != Some(failed_reply) =>
+            {
+                NotClaimed::Overtaken
+            }
+            Question::Again { .. } | Question::New { .. } => ChatError::Superseded.into(),
+        },
     })
-}
-
-impl ChatError {
-    /// Whether the same message, sent at the same moment by somebody else's connection, can be the reason.
-    pub(super) fn may_come_from_a_double(&self) -> bool {
-        matches!(
-            self,
-            ChatError::QuotaExhausted(_) | ChatError::GenerationInProgress | ChatError::TooManyGenerations
-        )
-    }
 }

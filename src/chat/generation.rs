@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Outcome;
+use super::{ChatError, Outcome};
 
 /// The longest reply, in bytes. What a provider sends beyond is cut.
 pub const MAX_REPLY: usize = 64 * 1024;
@@ -171,9 +171,13 @@ impl Drop for Reader {
 
 /// The replies that this instance is making. Which one a conversation waits for says the conversation's row.
 pub struct Live {
-    generations: Mutex<HashMap<Uuid, Arc<Generation>>>,
+    generations: Mutex<HashMap<Uuid, (Uuid, Arc<Generation>)>>,
     most: usize,
 }
+
+/// Places that one user may hold here. Far more than replies at once: the same message may be sent by many connections
+/// at the same moment, and each holds a place until the claim has told which one won.
+const PLACES_PER_USER: usize = 32;
 
 impl Live {
     /// At most `most` at once.
@@ -181,19 +185,22 @@ impl Live {
         Live { generations: Mutex::default(), most }
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<Generation>>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<Uuid, (Uuid, Arc<Generation>)>> {
         self.generations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a reply, if there is room.
-    pub fn add(&self, generation: &Arc<Generation>) -> bool {
+    /// Adds a reply, if there is room, here and for its owner.
+    pub fn add(&self, owner: Uuid, generation: &Arc<Generation>) -> Result<(), ChatError> {
         let mut all = self.all();
         if all.len() >= self.most {
-            return false;
+            return Err(ChatError::Overloaded);
         }
-        all.insert(generation.id, Arc::clone(generation));
+        if all.values().filter(|(of, _)| *of == owner).count() >= PLACES_PER_USER {
+            return Err(ChatError::TooManyGenerations);
+        }
+        all.insert(generation.id, (owner, Arc::clone(generation)));
         report(all.len());
-        true
+        Ok(())
     }
 
     /// Removes a reply that has ended or was never begun.
@@ -205,7 +212,7 @@ impl Live {
 
     /// A reply that is being made here.
     pub fn get(&self, generation: Uuid) -> Option<Arc<Generation>> {
-        self.all().get(&generation).cloned()
+        self.all().get(&generation).map(|(_, generation)| Arc::clone(generation))
     }
 }
 
@@ -282,6 +289,21 @@ mod tests {
         assert!(futures_util::poll!(Box::pin(generation.attended())).is_ready());
         drop(reader);
         assert!(futures_util::poll!(Box::pin(generation.deserted())).is_ready());
+    }
+
+    #[test]
+    fn one_user_cannot_take_every_place() {
+        let live = Live::new(PLACES_PER_USER + 1);
+        let (ann, bob) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let add = |owner, n| live.add(owner, &Generation::new(Uuid::from_u128(n), "r".into()));
+        for n in 0..PLACES_PER_USER {
+            assert!(add(ann, n as u128).is_ok());
+        }
+        assert!(matches!(add(ann, 100), Err(ChatError::TooManyGenerations)));
+        assert!(add(bob, 101).is_ok());
+        assert!(matches!(add(bob, 102), Err(ChatError::Overloaded)));
+        live.remove(Uuid::from_u128(0));
+        assert!(add(ann, 103).is_ok());
     }
 
     #[test]

@@ -115,11 +115,13 @@ pub struct SentMessage {
 #[derive(Clone)]
 pub struct SendMessage {
     /// The conversation's id.
-    pub conversation: String,
+    pub conversation_id: String,
     /// The message's id.
-    pub message: String,
+    pub id: String,
     /// Its text.
     pub text: String,
+    /// Where the text stands in the request.
+    pub pointer: String,
     /// Whom a new conversation is to be with.
     pub companion: Option<String>,
 }
@@ -128,7 +130,7 @@ impl ChatBody {
     /// What is to be sent.
     pub fn parse(self) -> Result<SendMessage, Faults> {
         let mut faults = Faults::new();
-        let conversation = faults.take("/id", identifier(self.id));
+        let conversation_id = faults.take("/id", identifier(self.id));
         if self.trigger.is_some_and(|trigger| trigger != "submit-message") {
             faults.add("/trigger", "unknown_value", "The value must be `submit-message`.");
         }
@@ -153,7 +155,7 @@ impl ChatBody {
                 .map_err(|invalid| faults.add(format!("{pointer}/{field}"), invalid.code, invalid.detail))
                 .ok()
         };
-        let message = check("id", identifier(sent.id));
+        let id = check("id", identifier(sent.id));
         let is_user = if sent.role == "user" {
             Ok(sent.role)
         } else {
@@ -161,12 +163,13 @@ impl ChatBody {
         };
         let role = check("role", is_user);
         let text = check("parts", text(&sent.parts));
-        let (Some(conversation), Some(message), Some(_), Some(text), true) =
-            (conversation, message, role, text, faults.is_empty())
+        let (Some(conversation_id), Some(id), Some(_), Some(text), true) =
+            (conversation_id, id, role, text, faults.is_empty())
         else {
             return Err(faults);
         };
-        Ok(SendMessage { conversation, message, text, companion: self.companion_id })
+        let pointer = format!("{pointer}/parts");
+        Ok(SendMessage { conversation_id, id, text, pointer, companion: self.companion_id })
     }
 }
 
@@ -241,7 +244,7 @@ mod tests {
         for (body, companion) in [(sdk, None), (lean, Some("roz".to_owned()))] {
             let sent = parse(body).ok().unwrap();
             assert_eq!(
-                (sent.conversation, sent.message, sent.text),
+                (sent.conversation_id, sent.id, sent.text),
                 ("c1".into(), "m1".into(), "hello".into())
             );
             assert_eq!(sent.companion, companion);

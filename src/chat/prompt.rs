@@ -1,6 +1,8 @@
 //! What a model is told: the persona, then the newest whole turns that fit. Pure.
 
-use super::provider::{Prompt, PromptMessage, Speaker};
+use std::sync::Arc;
+
+use super::provider::{ChatProvider, Prompt, PromptMessage, Speaker};
 
 /// What is left free of a model's window, because tokens are estimated.
 const MARGIN_PERCENT: u32 = 10;
@@ -15,8 +17,13 @@ pub struct Window {
 }
 
 impl Window {
+    /// The window of a provider's model.
+    pub fn of(provider: &Arc<dyn ChatProvider>) -> Window {
+        Window { context_tokens: provider.context_tokens(), max_output_tokens: provider.max_output_tokens() }
+    }
+
     /// Tokens that a prompt may have.
-    fn budget(self) -> u64 {
+    pub fn budget(self) -> u64 {
         let margin = u64::from(self.context_tokens).saturating_mul(u64::from(MARGIN_PERCENT)).div_euclid(100);
         u64::from(self.context_tokens)
             .saturating_sub(u64::from(self.max_output_tokens))

@@ -16,13 +16,15 @@ use super::{
     store,
     supervisor::{Ending, Task},
 };
+use crate::platform::db;
 
-/// The most messages that are loaded as context.
-const MAX_HISTORY: i64 = 200;
+/// Messages that are read at once as context, and how often at most.
+const HISTORY_PAGE: i64 = 20;
+const MAX_HISTORY_PAGES: usize = 10;
 
 /// What is known of a reply besides its text.
 #[derive(Default)]
-pub struct Account {
+pub struct Tally {
     /// Who answered last.
     pub provider: Option<String>,
     /// With which model.
@@ -35,18 +37,11 @@ pub struct Account {
 
 impl Chat {
     /// Tries the providers in their order until one has said a word.
-    pub(super) async fn read_route(&self, task: &Task, account: &Mutex<Account>) -> Ending {
-        let history = match self.context(task).await {
-            Ok(history) => history,
-            Err(error) => {
-                tracing::error!(%error, "the context of a reply could not be read");
-                return Ending::Fault;
-            }
-        };
+    pub(super) async fn read_route(&self, task: &Task, tally: &Mutex<Tally>) -> Ending {
         let mut ending = Ending::Fault;
         let mut route = self.route.iter().peekable();
         while let Some(candidate) = route.next() {
-            ending = self.read_provider(task, candidate, history.clone(), account).await;
+            ending = self.read_provider(task, candidate, tally).await;
             match (&ending, route.peek()) {
                 // Another provider may answer what this one could not, but not what this one would not.
                 (Ending::Failed(error), Some(next))
@@ -61,15 +56,15 @@ impl Chat {
         ending
     }
 
-    async fn read_provider(
-        &self,
-        task: &Task,
-        candidate: &NamedProvider,
-        history: Vec<PromptMessage>,
-        account: &Mutex<Account>,
-    ) -> Ending {
-        let prompt = prompt_for(task, candidate, history);
-        note(account, |account| *account = Account::with(candidate, &prompt));
+    async fn read_provider(&self, task: &Task, candidate: &NamedProvider, tally: &Mutex<Tally>) -> Ending {
+        let prompt = match self.prompt(task, candidate).await {
+            Ok(prompt) => prompt,
+            Err(error) => {
+                tracing::error!(%error, "the context of a reply could not be read");
+                return Ending::Fault;
+            }
+        };
+        note(tally, |tally| *tally = Tally::with(candidate, &prompt));
         let started = Instant::now();
         let first_word_by = started.checked_add(self.settings.first_token_timeout).unwrap_or(started);
         let too_slow = Ending::Failed(ProviderError::TimedOut(TimeLimit::FirstToken));
@@ -89,22 +84,27 @@ impl Chat {
                 }
             };
             match part {
-                Some(Ok(ReplyPart::Text(text))) if text.is_empty() => {}
                 Some(Ok(ReplyPart::Text(text))) => {
-                    if task.generation.len() == 0 {
+                    let is_first = task.generation.len() == 0;
+                    // White space is no word: a reply does not begin with it.
+                    let text = if is_first { text.trim_start() } else { &text };
+                    if text.is_empty() {
+                        continue;
+                    }
+                    if is_first {
                         let provider = candidate.name.clone();
                         metrics::histogram!("chat_first_token_seconds", "provider" => provider)
                             .record(started.elapsed());
                     }
                     has_begun = true;
-                    if !task.generation.push(&text) {
+                    if !task.generation.push(text) {
                         return Ending::Finished(FinishReason::Length);
                     }
                 }
                 // A model that thinks is not silent; from here on only the whole reply is limited.
                 Some(Ok(ReplyPart::Reasoning)) => has_begun = true,
                 Some(Ok(ReplyPart::Usage(counted))) => {
-                    note(account, |account| account.counted = Some(counted));
+                    note(tally, |tally| tally.counted = Some(counted));
                 }
                 Some(Ok(ReplyPart::Finish(reason))) => return Ending::Finished(reason),
                 Some(Err(error)) => return Ending::Failed(error),
@@ -113,46 +113,54 @@ impl Chat {
         }
     }
 
-    /// What was said before, with the question at its end.
-    async fn context(&self, task: &Task) -> Result<Vec<PromptMessage>, ChatError> {
+    /// The persona and what was said before, as far as it fits, with the question at its end. Read anew for each provider
+    /// and kept by nobody: it is the customer's most private text.
+    async fn prompt(&self, task: &Task, candidate: &NamedProvider) -> Result<Prompt, ChatError> {
+        let window = Window::of(&candidate.provider);
+        let system = task.companion.prompt.clone();
+        let history = self.history_within(task, window.budget()).await?;
+        Ok(Prompt {
+            companion: task.companion.card.id.clone(),
+            companion_name: task.companion.card.name.clone(),
+            messages: prompt::newest_turns(&system, history, window),
+            system,
+            max_output_tokens: window.max_output_tokens,
+        })
+    }
+
+    /// The newest messages, oldest first, until there are more than fit `budget`.
+    async fn history_within(&self, task: &Task, budget: u64) -> Result<Vec<PromptMessage>, ChatError> {
         let (owner, conversation) = (task.owner, task.conversation);
-        let before = task.question_seq.saturating_add(1);
-        let rows = self
-            .db
-            .read(async |c| store::messages(owner, conversation, before, MAX_HISTORY).all(&c).await)
-            .await?;
-        let mut history = Vec::with_capacity(rows.len());
-        for row in rows.into_iter().rev() {
-            let text = task.data_key.open_text(body_place(&conversation, &row.id), &row.body)?;
-            let speaker = match row.role {
-                MessageRole::User => Speaker::User,
-                MessageRole::Assistant => Speaker::Companion,
-            };
-            if !text.is_empty() {
-                history.push(PromptMessage { speaker, text });
+        let (mut before, mut tokens) = (task.question_seq.saturating_add(1), 0_u64);
+        let mut history = Vec::new();
+        for _ in 0..MAX_HISTORY_PAGES {
+            let read = async |c| store::messages(owner, conversation, before, HISTORY_PAGE).all(&c).await;
+            let rows = self.db.read::<_, db::Error, _>(read).await?;
+            let Some(oldest) = rows.last() else { break };
+            before = oldest.seq;
+            for row in rows {
+                let text = task.data_key.open_text(body_place(&conversation, &row.id), &row.body)?;
+                let speaker = match row.role {
+                    MessageRole::User => Speaker::User,
+                    MessageRole::Assistant => Speaker::Companion,
+                };
+                if !text.is_empty() {
+                    tokens = tokens.saturating_add(prompt::estimate(&text));
+                    history.push(PromptMessage { speaker, text });
+                }
+            }
+            if tokens > budget {
+                break;
             }
         }
+        history.reverse();
         Ok(history)
     }
 }
 
-fn prompt_for(task: &Task, candidate: &NamedProvider, history: Vec<PromptMessage>) -> Prompt {
-    let provider = &candidate.provider;
-    let window =
-        Window { context_tokens: provider.context_tokens(), max_output_tokens: provider.max_output_tokens() };
-    let system = task.companion.prompt.clone();
-    Prompt {
-        companion: task.companion.card.id.clone(),
-        companion_name: task.companion.card.name.clone(),
-        messages: prompt::newest_turns(&system, history, window),
-        system,
-        max_output_tokens: window.max_output_tokens,
-    }
-}
-
-impl Account {
-    fn with(candidate: &NamedProvider, prompt: &Prompt) -> Account {
-        Account {
+impl Tally {
+    fn with(candidate: &NamedProvider, prompt: &Prompt) -> Tally {
+        Tally {
             provider: Some(candidate.name.clone()),
             model: Some(candidate.provider.model().to_owned()),
             counted: None,
@@ -178,8 +186,8 @@ impl Account {
     }
 }
 
-fn note(account: &Mutex<Account>, change: impl FnOnce(&mut Account)) {
-    change(&mut account.lock().unwrap_or_else(PoisonError::into_inner));
+fn note(tally: &Mutex<Tally>, change: impl FnOnce(&mut Tally)) {
+    change(&mut tally.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
 #[cfg(test)]
@@ -188,10 +196,10 @@ mod tests {
 
     #[test]
     fn tokens_are_estimated_only_where_nobody_counted() {
-        let mut account = Account { prompt_estimate: 10, ..Account::default() };
-        assert_eq!(account.usage("123456"), Usage { input_tokens: 10, output_tokens: 6, estimated: true });
-        assert_eq!(account.usage("").output_tokens, 0);
-        account.counted = Some(TokenCount { input: 1, output: 2 });
-        assert_eq!(account.usage("123456"), Usage { input_tokens: 1, output_tokens: 2, estimated: false });
+        let mut tally = Tally { prompt_estimate: 10, ..Tally::default() };
+        assert_eq!(tally.usage("123456"), Usage { input_tokens: 10, output_tokens: 6, estimated: true });
+        assert_eq!(tally.usage("").output_tokens, 0);
+        tally.counted = Some(TokenCount { input: 1, output: 2 });
+        assert_eq!(tally.usage("123456"), Usage { input_tokens: 1, output_tokens: 2, estimated: false });
     }
 }

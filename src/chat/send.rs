@@ -1,5 +1,8 @@
 //! Sending a message: claimed once, charged once, answered by a generation that outlives the connection.
 
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use tokio::{sync::oneshot, time::timeout};
 use uuid::Uuid;
 
 use super::{
@@ -7,19 +10,28 @@ use super::{
     claim::{NotClaimed, Question, Turn, claim},
     generation::Generation,
     message::SendMessage,
+    prompt::{self, Window},
     reply::{Reply, SessionWatch},
     service::body_place,
-    store::{self, ClaimRow, ConversationRow},
+    store::{self, ClaimRow, ConversationRow, Places},
     supervisor::Task,
 };
 use crate::{
     auth::Caller,
     billing::{Access, Charge},
-    platform::{seal::DataKey, time},
+    platform::{db, problem::FieldError, seal::DataKey, time},
 };
 
 /// How often a send is begun anew after another one got in between.
 const TRIES: u32 = 4;
+/// How long a caller waits for word of a claim whose answer was lost.
+const LOOK_BEFORE_ANSWER: Duration = Duration::from_secs(5);
+
+/// Who answers, and with which key the answer is sealed.
+struct Speaker {
+    data_key: DataKey,
+    companion: Companion,
+}
 
 /// What the database says about a message that is to be sent.
 enum Found {
@@ -47,9 +59,7 @@ impl Chat {
                 Err(NotClaimed::Overtaken) => {}
                 Err(NotClaimed::Refused(error)) => {
                     // Sent twice at the same moment: who lost joins the one that won, and is refused nothing.
-                    let overtaken =
-                        error.may_come_from_a_double() && self.is_answered(caller, &message).await?;
-                    if !overtaken {
+                    if !self.comes_from_a_double(&error, caller.user_id, &message).await? {
                         return Err(error);
                     }
                 }
@@ -58,10 +68,24 @@ impl Chat {
         Err(ChatError::GenerationInProgress)
     }
 
-    /// Whether the message has a reply, made or being made.
-    async fn is_answered(&self, caller: Caller, message: &SendMessage) -> Result<bool, ChatError> {
-        let found = self.look_up(caller.user_id, message).await?;
-        Ok(matches!(found, Found::Claim(_, claim) if claim.status != MessageStatus::Failed))
+    /// Whether a refusal only says that the same message was sent by another connection: then it has a reply, or it had
+    /// one in the making that has failed since.
+    async fn comes_from_a_double(
+        &self,
+        refusal: &ChatError,
+        owner: Uuid,
+        message: &SendMessage,
+    ) -> Result<bool, ChatError> {
+        let in_progress = match refusal {
+            ChatError::GenerationInProgress => true,
+            ChatError::QuotaExhausted(_) | ChatError::TooManyGenerations => false,
+            _ => return Ok(false),
+        };
+        Ok(match self.look_up(owner, message).await? {
+            Found::Claim(_, claim) if claim.status != MessageStatus::Failed => true,
+            Found::Claim(conversation, _) => in_progress && conversation.generation_id.is_none(),
+            Found::New(_) | Found::First => false,
+        })
     }
 
     async fn try_send(&self, caller: Caller, message: &SendMessage) -> Result<Reply, NotClaimed> {
@@ -85,60 +109,38 @@ impl Chat {
             None => self.choose(message.companion.as_deref())?,
         };
         let access = self.check_access(owner, &companion.card.id).await?;
+        self.check_room(owner, conversation.as_ref()).await?;
+        self.check_length(companion, message)?;
 
-        let turn =
-            self.turn(owner, &data_key, message, conversation.map(|row| row.key), companion, access, again);
-        let task = Task {
-            generation: Generation::new(turn.generation, turn.reply_id.clone()),
-            owner,
-            conversation: turn.conversation_key,
-            data_key,
-            companion: companion.clone(),
-            charge: turn.charge,
-            question_seq: 0,
-            reply_seq: 0,
-            started_at: turn.now,
-        };
-        self.claim_and_begin(turn, task, self.watch(caller)).await
-    }
-
-    /// Everything that the claim writes, sealed and numbered before the transaction begins.
-    #[expect(clippy::too_many_arguments, reason = "it gathers what was found out before")]
-    fn turn(
-        &self,
-        owner: Uuid,
-        data_key: &DataKey,
-        message: &SendMessage,
-        conversation: Option<Uuid>,
-        companion: &Companion,
-        access: Access,
-        again: Option<Question>,
-    ) -> Turn {
         let now = self.clock.now();
-        let conversation_key = conversation.unwrap_or_else(|| self.random.uuid(now));
+        let conversation_key =
+            conversation.as_ref().map_or_else(|| self.random.uuid(now), |conversation| conversation.key);
         let seal = |id: &str, text: &str| {
             data_key.seal(body_place(&conversation_key, id), text.as_bytes(), &*self.random)
         };
         let reply_id = self.random.uuid(now).to_string();
-        Turn {
+        let generation = Generation::new(self.random.uuid(now), reply_id.clone());
+        let turn = Turn {
             owner,
-            conversation_id: message.conversation.clone(),
+            conversation_id: message.conversation_id.clone(),
             conversation_key,
             begin: conversation.is_none().then(|| (companion.card.id.clone(), self.model().to_owned())),
             question: again.unwrap_or_else(|| Question::New {
-                id: message.message.clone(),
-                body: seal(&message.message, &message.text),
+                id: message.id.clone(),
+                body: seal(&message.id, &message.text),
             }),
             charge: Charge::at(owner, now),
             access,
-            generation: self.random.uuid(now),
+            generation: generation.id,
             reply_body: seal(&reply_id, ""),
             reply_id,
             instance: self.instance,
             lease: time::after(now, self.settings.lease),
             most_at_once: self.settings.generations_per_user,
             now,
-        }
+        };
+        let speaker = Speaker { data_key, companion: companion.clone() };
+        self.claim_and_begin(turn, generation, speaker, self.watch(caller)).await
     }
 
     /// The companion of a conversation that was begun before.
@@ -147,38 +149,102 @@ impl Chat {
         companion.filter(|companion| companion.card.available).ok_or(ChatError::CompanionGone)
     }
 
+    /// Refuses what the claim would refuse, before a place of this instance is taken for it. The claim decides.
+    async fn check_room(&self, owner: Uuid, conversation: Option<&ConversationRow>) -> Result<(), ChatError> {
+        if conversation.is_some_and(|conversation| conversation.generation_id.is_some()) {
+            return Err(ChatError::GenerationInProgress);
+        }
+        let running = self.db.read(async |c| store::count_running(owner).one(&c).await).await?;
+        if running >= self.settings.generations_per_user {
+            return Err(ChatError::TooManyGenerations);
+        }
+        Ok(())
+    }
+
+    /// Refuses a message that fits no model beside the persona: it would fail each time that it is tried.
+    fn check_length(&self, companion: &Companion, message: &SendMessage) -> Result<(), ChatError> {
+        let tokens = prompt::estimate(&companion.prompt).saturating_add(prompt::estimate(&message.text));
+        let widest = self.route.iter().map(|candidate| Window::of(&candidate.provider).budget()).max();
+        if widest.is_some_and(|widest| tokens <= widest) {
+            return Ok(());
+        }
+        let errors = vec![FieldError {
+            pointer: message.pointer.clone(),
+            code: "too_long",
+            detail: "The message is too long for the companion; send it in parts.".into(),
+        }];
+        Err(ChatError::Invalid(errors))
+    }
+
     /// Claims in a task of its own, so that a caller who leaves between the commit and the start cannot leave a claim
     /// behind that nobody works on.
     async fn claim_and_begin(
         &self,
         turn: Turn,
-        task: Task,
+        generation: Arc<Generation>,
+        speaker: Speaker,
         session: SessionWatch,
     ) -> Result<Reply, NotClaimed> {
         // Before the claim: whoever finds the claim finds the generation.
-        if !self.live.add(&task.generation) {
-            return Err(ChatError::Overloaded.into());
-        }
+        self.live.add(turn.owner, &generation)?;
         let chat = self.clone();
-        let (send, claimed) = tokio::sync::oneshot::channel();
+        let (send, claimed) = oneshot::channel();
         self.tasks.spawn(async move {
-            let billing = chat.billing.clone();
-            let result = chat.db.write(async move |c| claim(&turn, &billing, &c).await).await;
-            let begun = match result {
-                Ok((question_seq, reply_seq)) => {
-                    let reply = Reply::live(&task.generation, session);
-                    chat.supervise(Task { question_seq, reply_seq, ..task });
-                    Ok(reply)
+            let mut send = Some(send);
+            // If the caller has left, dropping a reply is what it would have done itself.
+            let mut answer = |result| send.take().map(|send| send.send(result));
+            let turn = Arc::new(turn);
+            let (writing, billing) = (Arc::clone(&turn), chat.billing.clone());
+            let result = chat.db.write(async move |c| claim(&writing, &billing, &c).await).await;
+            let places = match result {
+                Ok(places) => Some(places),
+                // The connection was lost: the claim may be written all the same, and is worked on then.
+                Err(NotClaimed::Refused(ChatError::Storage(error @ db::Error::Unavailable(_)))) => {
+                    let mut look = pin!(chat.claimed_after_all(turn.owner, generation.id));
+                    let found = timeout(LOOK_BEFORE_ANSWER, &mut look).await;
+                    if !matches!(found, Ok(Some(_))) {
+                        answer(Err(ChatError::Storage(error).into()));
+                    }
+                    match found {
+                        Ok(found) => found,
+                        Err(_) => look.await,
+                    }
                 }
                 Err(refused) => {
-                    chat.live.remove(task.generation.id);
-                    Err(refused)
+                    answer(Err(refused));
+                    None
                 }
             };
-            // If the caller has left, dropping the reply is what it would have done itself.
-            let _ = send.send(begun);
+            let Some(places) = places else {
+                chat.live.remove(generation.id);
+                return;
+            };
+            answer(Ok(Reply::live(&generation, session)));
+            chat.supervise(Task {
+                generation,
+                owner: turn.owner,
+                conversation: turn.conversation_key,
+                data_key: speaker.data_key,
+                companion: speaker.companion,
+                charge: turn.charge,
+                question_seq: places.question_seq,
+                reply_seq: places.reply_seq,
+                started_at: turn.now,
+            });
         });
         claimed.await.unwrap_or(Err(NotClaimed::Refused(ChatError::Overloaded)))
+    }
+
+    /// The places of a claim whose answer was lost, if it was written. Waits for the database as long as it takes.
+    async fn claimed_after_all(&self, owner: Uuid, generation: Uuid) -> Option<Places> {
+        let look = async move |c| store::find_places(owner, generation).opt(&c).await;
+        tokio::select! {
+            found = self.db.write_patiently(look) => found.unwrap_or_else(|error: db::Error| {
+                tracing::error!(%error, "whether a claim was written is not known");
+                None
+            }),
+            () = self.tasks.must_end() => None, // Settled at the next start.
+        }
     }
 
     /// Listens to the reply that is being made in a conversation. `None` if there is none here.
@@ -215,13 +281,14 @@ impl Chat {
     async fn look_up(&self, owner: Uuid, message: &SendMessage) -> Result<Found, ChatError> {
         self.db
             .read(async |c| {
-                let Some(row) = store::find_conversation(owner, &message.conversation).opt(&c).await? else {
+                let Some(row) = store::find_conversation(owner, &message.conversation_id).opt(&c).await?
+                else {
                     return Ok(Found::First);
                 };
                 if row.deleted_at.is_some() {
                     return Err(ChatError::NotFound);
                 }
-                let claim = store::find_claim(owner, row.key, &message.message).opt(&c).await?;
+                let claim = store::find_claim(owner, row.key, &message.id).opt(&c).await?;
                 Ok(match claim {
                     Some(claim) => Found::Claim(row, Box::new(claim)),
                     None => Found::New(row),
@@ -275,6 +342,6 @@ fn compare(
     message: &SendMessage,
     claim: &ClaimRow,
 ) -> Result<(), ChatError> {
-    let text = key.open_text(body_place(&conversation, &message.message), &claim.question)?;
+    let text = key.open_text(body_place(&conversation, &message.id), &claim.question)?;
     if text == message.text { Ok(()) } else { Err(ChatError::IdempotencyMismatch) }
 }

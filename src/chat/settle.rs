@@ -1,6 +1,6 @@
 //! Settling a reply: how it ended is stored, counted and given back in one transaction, exactly once, whoever does it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -8,44 +8,124 @@ use uuid::Uuid;
 use super::{
     Chat, Failure, MessageStatus, Outcome, Usage,
     provider::{FinishReason, ProviderError},
-    relay::Account,
+    relay::Tally,
     store::{self, AbandonedRow, EndingRow},
     supervisor::{Ending, Task},
 };
 use crate::{
     billing::{Charge, Quota},
-    platform::db,
+    platform::{
+        db::{self, Conn},
+        seal::Sealed,
+    },
 };
+
+/// What is written about a reply that has ended: sealed and counted before the transaction begins.
+struct Settlement {
+    owner: Uuid,
+    conversation: Uuid,
+    id: Uuid,
+    instance: Uuid,
+    reply_seq: i64,
+    body: Sealed,
+    verdict: Verdict,
+    provider: Option<String>,
+    model: Option<String>,
+    usage: Usage,
+    now: Timestamp,
+}
+
+impl Settlement {
+    /// Writes it, and says how the reply stands then. Rows are taken in everybody's order.
+    async fn store(&self, quota_returned: bool, c: &Conn) -> Result<MessageStatus, Settle> {
+        let Settlement { owner, conversation, id, reply_seq, usage, now, .. } = *self;
+        let Verdict { finish, failure, .. } = self.verdict;
+        let released = store::release_conversation(owner, conversation, id, now).exec(c).await? > 0;
+        // A conversation that was deleted meanwhile has let go of the reply already: nobody will find it there.
+        let status = if released { self.verdict.status } else { MessageStatus::Stopped };
+        let settled = store::settle(
+            owner,
+            id,
+            self.instance,
+            status,
+            finish,
+            failure,
+            self.provider.as_deref(),
+            self.model.as_deref(),
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.estimated,
+            quota_returned,
+            now,
+        );
+        if settled.exec(c).await? == 0 {
+            let ending = store::find_ending(owner, id).opt(c).await?;
+            return Err(Settle::elsewhere(ending)); // Rolls all of it back.
+        }
+        store::settle_message(owner, conversation, reply_seq, status, &self.body, self.model.as_deref())
+            .exec(c)
+            .await?;
+        Ok(status)
+    }
+}
 
 impl Chat {
     /// Stores how it ended, then tells the readers. Waits for the database as long as it takes.
-    pub(super) async fn settle(&self, task: &Task, ending: Ending, account: Account) {
+    pub(super) async fn settle(&self, task: &Task, ending: Ending, tally: Tally) {
         let verdict = Verdict::of(&ending, task.generation.len() > 0);
         if let Ending::Failed(error) = &ending {
-            tracing::warn!(%error, provider = account.provider, status = verdict.status.as_str(), "a reply failed");
+            tracing::warn!(%error, provider = tally.provider, status = verdict.status.as_str(), "a reply failed");
         }
-        let usage = account.usage(&task.generation.text());
-        let now = self.clock.now();
-        let (outcome, by_us) = match self.store_settled(task, &verdict, &account, usage, now).await {
-            Ok(quota) => {
-                let Verdict { status, finish, failure, retry_after, .. } = verdict;
-                let (model, started_at) = (account.model, task.started_at);
-                let quota = Some(quota);
+        let settlement = Arc::new(Settlement {
+            owner: task.owner,
+            conversation: task.conversation,
+            id: task.generation.id,
+            instance: self.instance,
+            reply_seq: task.reply_seq,
+            body: self.seal_reply(task),
+            verdict,
+            usage: tally.usage(&task.generation.text()),
+            provider: tally.provider,
+            model: tally.model,
+            now: self.clock.now(),
+        });
+        let (outcome, by_us) = self.store_settled(&settlement, task).await;
+        if by_us {
+            let provider = settlement.provider.clone().unwrap_or_default();
+            metrics::counter!("chat_replies_total", "status" => outcome.status.as_str(), "provider" => provider)
+                .increment(1);
+            metrics::histogram!("chat_reply_seconds").record(seconds_since(task.started_at, settlement.now));
+        }
+        task.generation.end(outcome);
+    }
+
+    /// How it ended, and whether it was this instance that stored it.
+    async fn store_settled(&self, settlement: &Arc<Settlement>, task: &Task) -> (Outcome, bool) {
+        let stored = match self.settle_and_give_back(settlement, task.charge).await {
+            Err(Settle::Storage(error)) => {
+                tracing::error!(%error, "a reply could not be settled; its text is stored without its price");
+                self.settle_alone(settlement).await
+            }
+            stored => stored,
+        };
+        match stored {
+            Ok((status, quota)) => {
+                let Settlement { verdict, model, usage, .. } = &**settlement;
                 let outcome = Outcome {
                     status,
-                    finish,
-                    failure,
-                    retry_after,
-                    model,
-                    usage,
+                    finish: verdict.finish,
+                    failure: verdict.failure,
+                    retry_after: verdict.retry_after,
+                    model: model.clone(),
+                    usage: *usage,
                     quota,
-                    created_at: started_at,
+                    created_at: task.started_at,
                 };
                 (outcome, true)
             }
             // Stored all the same, by somebody else or by a first try of ours whose answer was lost.
             Err(Settle::Elsewhere(Some(ending))) => {
-                let by_us = ending.ended_at == Some(now);
+                let by_us = ending.ended_at == Some(settlement.now);
                 (Outcome { quota: self.billing.quota(task.owner).await.ok(), ..(*ending).into() }, by_us)
             }
             Err(Settle::Elsewhere(None)) => (Outcome::broken_off(task.started_at), false),
@@ -53,66 +133,37 @@ impl Chat {
                 tracing::error!(%error, "a reply could not be settled");
                 (Outcome::broken_off(task.started_at), false)
             }
-        };
-        if by_us {
-            let provider = account.provider.unwrap_or_default();
-            metrics::counter!("chat_replies_total", "status" => outcome.status.as_str(), "provider" => provider)
-                .increment(1);
-            metrics::histogram!("chat_reply_seconds").record(seconds_since(task.started_at, now));
         }
-        task.generation.end(outcome);
     }
 
-    /// Stores how it ended; the day's messages after it.
-    async fn store_settled(
+    async fn settle_and_give_back(
         &self,
-        task: &Task,
-        verdict: &Verdict,
-        account: &Account,
-        usage: Usage,
-        now: Timestamp,
-    ) -> Result<Quota, Settle> {
-        let Task { owner, conversation, reply_seq, charge, .. } = *task;
-        let (id, instance) = (task.generation.id, self.instance);
-        let Verdict { status, finish, failure, give_back, .. } = *verdict;
-        let (provider, model) = (account.provider.clone(), account.model.clone());
-        let body = self.seal_reply(task);
-        let billing = self.billing.clone();
+        settlement: &Arc<Settlement>,
+        charge: Charge,
+    ) -> Result<(MessageStatus, Option<Quota>), Settle> {
+        let (settlement, billing) = (Arc::clone(settlement), self.billing.clone());
         self.db
             .write_patiently(async move |c| {
-                let returned = match give_back {
+                let returned = match settlement.verdict.give_back {
                     GiveBack::No => false,
                     GiveBack::Always => charge.give_back(&c).await?,
                     GiveBack::AsAFreeStop => charge.give_back_stopped(&c).await?,
                 };
-                // Before the generation, as everybody takes them. A conversation that was deleted meanwhile has let go of
-                // the reply already; what follows happens all the same.
-                store::release_conversation(owner, conversation, id, now).exec(&c).await?;
-                let settled = store::settle(
-                    owner,
-                    id,
-                    instance,
-                    status,
-                    finish,
-                    failure,
-                    provider.as_deref(),
-                    model.as_deref(),
-                    usage.input_tokens,
-                    usage.output_tokens,
-                    usage.estimated,
-                    returned,
-                    now,
-                );
-                if settled.exec(&c).await? == 0 {
-                    let ending = store::find_ending(owner, id).opt(&c).await?;
-                    return Err(Settle::elsewhere(ending)); // Rolls all of it back.
-                }
-                store::settle_message(owner, conversation, reply_seq, status, &body, model.as_deref())
-                    .exec(&c)
-                    .await?;
-                Ok(billing.quota_in(&c, charge).await?)
+                let status = settlement.store(returned, &c).await?;
+                // Of the day on which it ends, which is the one that the reader asks about.
+                let today = Charge::at(settlement.owner, settlement.now);
+                Ok((status, Some(billing.quota_in(&c, today).await?)))
             })
             .await
+    }
+
+    /// Stores text and status and nothing else, when all of it together cannot be written.
+    async fn settle_alone(
+        &self,
+        settlement: &Arc<Settlement>,
+    ) -> Result<(MessageStatus, Option<Quota>), Settle> {
+        let settlement = Arc::clone(settlement);
+        self.db.write_patiently(async move |c| Ok((settlement.store(false, &c).await?, None))).await
     }
 
     /// Settles replies that this instance was making before it was restarted.
@@ -217,12 +268,13 @@ impl Verdict {
             Ending::Finished(_) => failed(Failure::Failed),
             Ending::Failed(error) => failed(failure_of(error)),
             Ending::Fault => failed(Failure::Fault),
-            Ending::Abandoned | Ending::Lost => failed(Failure::BrokenOff),
+            Ending::Deserted | Ending::Drained | Ending::Lost => failed(Failure::BrokenOff),
             Ending::Stopped => (MessageStatus::Stopped, None, None),
         };
         let give_back = match (has_text, ending) {
             (true, _) => GiveBack::No,
-            (false, Ending::Stopped) => GiveBack::AsAFreeStop,
+            // Leaving is a way to stop.
+            (false, Ending::Stopped | Ending::Deserted) => GiveBack::AsAFreeStop,
             (false, _) => GiveBack::Always,
         };
         let retry_after = match ending {
@@ -269,7 +321,7 @@ impl From<EndingRow> for Outcome {
 
 impl Outcome {
     /// What readers are told when nobody knows how it ended: the history will.
-    fn broken_off(created_at: Timestamp) -> Outcome {
+    pub(super) fn broken_off(created_at: Timestamp) -> Outcome {
         Outcome {
             status: MessageStatus::Interrupted,
             finish: None,
@@ -308,15 +360,19 @@ mod tests {
                 Failed,
                 Some(Failure::TooSlow),
             ),
-            (Ending::Abandoned, Interrupted, Failed, Some(Failure::BrokenOff)),
+            (Ending::Deserted, Interrupted, Failed, Some(Failure::BrokenOff)),
+            (Ending::Drained, Interrupted, Failed, Some(Failure::BrokenOff)),
             (Ending::Stopped, Stopped, Stopped, None),
         ] {
             let spoken = Verdict::of(&ending, true);
             assert_eq!((spoken.status, spoken.give_back), (with_text, GiveBack::No));
             let silent = Verdict::of(&ending, false);
             assert_eq!((silent.status, silent.failure), (without_text, failure));
-            let back =
-                if matches!(ending, Ending::Stopped) { GiveBack::AsAFreeStop } else { GiveBack::Always };
+            let back = if matches!(ending, Ending::Stopped | Ending::Deserted) {
+                GiveBack::AsAFreeStop
+            } else {
+                GiveBack::Always
+            };
             assert_eq!(silent.give_back, back);
         }
     }

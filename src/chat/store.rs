@@ -84,6 +84,15 @@ queries! {
           WHERE c.owner_id = $1 AND c.key = $2 AND q.id = $3
           ORDER BY g.reply_seq DESC LIMIT 1";
 
+    fn newest_reply(owner: Uuid, conversation: Uuid, question_seq: i64) -> i64 =
+        "SELECT reply_seq FROM generation
+          WHERE owner_id = $1 AND conversation_key = $2 AND question_seq = $3
+          ORDER BY reply_seq DESC LIMIT 1";
+
+    /// Where a reply is being made.
+    fn find_places(owner: Uuid, id: Uuid) -> Places =
+        "SELECT question_seq, reply_seq FROM generation WHERE owner_id = $1 AND id = $2 AND status = 'generating'";
+
     /// How a reply ended.
     fn find_ending(owner: Uuid, id: Uuid) -> EndingRow =
         "SELECT status, finish_reason, failure, model, input_tokens, output_tokens, tokens_estimated, started_at,
@@ -107,11 +116,14 @@ queries! {
         "INSERT INTO generation (id, conversation_key, owner_id, question_seq, reply_seq, reply_id, instance, lease,
                                  partial, stop_requested, status, quota_day, quota_returned, input_tokens,
                                  output_tokens, tokens_estimated, started_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, FALSE, FALSE, 'generating', $9, FALSE, 0, 0, FALSE, $10)";
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, FALSE, FALSE, 'generating', $9, FALSE, 0, 0, TRUE, $10)";
 
     /// Prolongs a lease and says whether a stop was asked for. No row: the reply was settled by another instance.
-    fn renew_lease(owner: Uuid, id: Uuid, instance: Uuid, lease: Timestamp, partial: bool) -> bool =
-        "UPDATE generation SET lease = $4, partial = (partial OR $5)
+    fn renew_lease(
+        owner: Uuid, id: Uuid, instance: Uuid, lease: Timestamp, partial: bool, input_tokens: i64,
+        output_tokens: i64,
+    ) -> bool =
+        "UPDATE generation SET lease = $4, partial = (partial OR $5), input_tokens = $6, output_tokens = $7
           WHERE owner_id = $1 AND id = $2 AND instance = $3 AND status = 'generating'
          RETURNING stop_requested";
 
@@ -192,6 +204,14 @@ record! {
         pub(super) created_at: Timestamp,
         pub(super) updated_at: Timestamp,
         pub(super) deleted_at: Option<Timestamp>,
+    }
+}
+
+record! {
+    /// The places of a question and of the reply that is being made to it.
+    pub struct Places {
+        pub(super) question_seq: i64,
+        pub(super) reply_seq: i64,
     }
 }
 

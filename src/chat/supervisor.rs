@@ -16,10 +16,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use super::{
-    Chat, Companion,
+    Chat, Companion, Outcome, Usage,
     generation::Generation,
     provider::{FinishReason, ProviderError, TimeLimit},
-    relay::Account,
+    relay::Tally,
     service::body_place,
     store,
     upkeep::Upkeep,
@@ -65,8 +65,10 @@ pub enum Ending {
     Fault,
     /// On request.
     Stopped,
-    /// Nobody listened, or the program ends.
-    Abandoned,
+    /// Nobody listened.
+    Deserted,
+    /// The program ends.
+    Drained,
     /// Another instance has settled it.
     Lost,
 }
@@ -76,45 +78,55 @@ impl Chat {
     pub(super) fn supervise(&self, task: Task) {
         let chat = self.clone();
         self.tasks.spawn(async move {
-            let account = Mutex::new(Account::default());
+            let tally = Mutex::new(Tally::default());
             let ending =
-                AssertUnwindSafe(chat.make(&task, &account)).catch_unwind().await.unwrap_or(Ending::Fault);
-            let account = account.into_inner().unwrap_or_else(PoisonError::into_inner);
-            chat.settle(&task, ending, account).await;
+                AssertUnwindSafe(chat.make(&task, &tally)).catch_unwind().await.unwrap_or(Ending::Fault);
+            let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let settled = AssertUnwindSafe(chat.settle(&task, ending, tally)).catch_unwind().await;
+            if settled.is_err() {
+                // Whatever is stored or not, nobody waits for ever.
+                task.generation.end(Outcome::broken_off(task.started_at));
+            }
             chat.live.remove(task.generation.id);
         });
     }
 
-    async fn make(&self, task: &Task, account: &Mutex<Account>) -> Ending {
+    async fn make(&self, task: &Task, tally: &Mutex<Tally>) -> Ending {
         let generation = &task.generation;
         tokio::select! {
             biased;
             () = generation.stopped() => Ending::Stopped,
-            ending = self.read_route(task, account) => ending,
+            ending = self.read_route(task, tally) => ending,
             () = sleep(self.settings.total_timeout) => Ending::Failed(ProviderError::TimedOut(TimeLimit::Total)),
-            () = deserted_for(generation, self.settings.detached_grace) => Ending::Abandoned,
-            ending = self.keep(task) => ending,
-            () = self.tasks.must_end() => Ending::Abandoned,
+            () = deserted_for(generation, self.settings.detached_grace) => Ending::Deserted,
+            ending = self.keep(task, tally) => ending,
+            () = self.tasks.must_end() => Ending::Drained,
         }
     }
 
-    /// Prolongs the lease, stores the text so far now and then and when the last reader leaves, and ends when the reply is
-    /// to be stopped or belongs to somebody else.
-    async fn keep(&self, task: &Task) -> Ending {
+    /// Prolongs the lease, stores the text so far now and then, when the last reader leaves and when the program begins to
+    /// end. Ends when the reply is to be stopped or belongs to somebody else.
+    async fn keep(&self, task: &Task, tally: &Mutex<Tally>) -> Ending {
         let generation = &task.generation;
         let mut upkeep = Upkeep::new(Instant::now(), self.settings.lease, self.settings.intervals.partial);
         let mut readers = generation.readers();
+        let mut is_stopping = false;
         loop {
             tokio::select! {
                 () = sleep_until(upkeep.next()) => {}
                 // Completes also for a change that came while the rows were being written.
                 _ = readers.changed() => if *readers.borrow_and_update() == 0 {
-                    upkeep.deserted(Instant::now());
+                    upkeep.store_now(Instant::now());
+                },
+                // Whoever ends the program may not have the patience to wait for the reply.
+                () = self.tasks.stopping(), if !is_stopping => {
+                    is_stopping = true;
+                    upkeep.store_now(Instant::now());
                 }
             }
             let len = generation.len();
             let Some(store) = upkeep.due(Instant::now(), len) else { continue };
-            match self.renew(task, store).await {
+            match self.renew(task, tally, store).await {
                 Ok(Some(false)) => upkeep.done(Instant::now(), store.then_some(len)),
                 Ok(Some(true)) => return Ending::Stopped,
                 Ok(None) => return Ending::Lost,
@@ -127,14 +139,25 @@ impl Chat {
     }
 
     /// Whether a stop was asked for; `None` when the reply is not ours any more.
-    async fn renew(&self, task: &Task, store_text: bool) -> Result<Option<bool>, db::Error> {
+    async fn renew(
+        &self,
+        task: &Task,
+        tally: &Mutex<Tally>,
+        store_text: bool,
+    ) -> Result<Option<bool>, db::Error> {
         let Task { owner, conversation, reply_seq, .. } = *task;
         let (id, instance) = (task.generation.id, self.instance);
         let lease = time::after(self.clock.now(), self.settings.lease);
         let partial = store_text.then(|| self.seal_reply(task));
+        // Should nobody be able to settle it in the end, the tokens so far are known.
+        let usage = tally.lock().unwrap_or_else(PoisonError::into_inner).usage(&task.generation.text());
         self.db
             .write(async move |c| {
-                let stop = store::renew_lease(owner, id, instance, lease, partial.is_some()).opt(&c).await?;
+                let Usage { input_tokens, output_tokens, .. } = usage;
+                let is_partial = partial.is_some();
+                let renewed =
+                    store::renew_lease(owner, id, instance, lease, is_partial, input_tokens, output_tokens);
+                let stop = renewed.opt(&c).await?;
                 if let (Some(_), Some(body)) = (stop, &partial) {
                     store::store_partial(owner, conversation, reply_seq, body).exec(&c).await?;
                 }

@@ -35,8 +35,8 @@ impl Upkeep {
         self.renew_at.min(self.store_at)
     }
 
-    /// The last reader left: what was said to it is stored without waiting.
-    pub fn deserted(&mut self, now: Instant) {
+    /// What was said is to be stored without waiting.
+    pub fn store_now(&mut self, now: Instant) {
         self.store_at = self.store_at.min(now);
     }
 
@@ -95,17 +95,17 @@ mod tests {
     #[test]
     fn text_that_is_stored_already_is_not_stored_again() {
         let (mut upkeep, at) = upkeep();
-        upkeep.deserted(at(1));
+        upkeep.store_now(at(1));
         assert_eq!(upkeep.due(at(1), 5), Some(true));
         upkeep.done(at(1), Some(5));
-        upkeep.deserted(at(2));
+        upkeep.store_now(at(2));
         assert_eq!((upkeep.due(at(2), 5), upkeep.next()), (None, at(11)));
     }
 
     #[test]
     fn with_nobody_listening_the_lease_is_prolonged_as_often() {
         let (mut upkeep, at) = upkeep();
-        upkeep.deserted(at(0));
+        upkeep.store_now(at(0));
         for renewal in 1..4 {
             while upkeep.due(upkeep.next(), 0).is_none() {}
             assert_eq!(upkeep.next(), at(10 * renewal));
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn what_could_not_be_stored_is_still_due() {
         let (mut upkeep, at) = upkeep();
-        upkeep.deserted(at(3));
+        upkeep.store_now(at(3));
         assert_eq!(upkeep.due(at(3), 5), Some(true));
         upkeep.failed(at(3));
         assert_eq!((upkeep.next(), upkeep.due(at(4), 5)), (at(4), Some(true)));

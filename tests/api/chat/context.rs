@@ -92,3 +92,19 @@ async fn what_was_interrupted_was_said_and_what_failed_was_not() {
     let texts: Vec<&str> = heard[1..].iter().map(|(_, text)| text.as_str()).collect();
     assert_eq!(texts, ["message 0", "message 1", "half a ", "message 2"]);
 }
+
+#[tokio::test]
+async fn a_wide_window_hears_more_than_is_read_at_once() {
+    let upstream = Upstream::start(reply("yes")).await;
+    let settings = [upstream.settings(), vec![("DM__CHAT__FREE_MESSAGES_PER_DAY", "100")]].concat();
+    let t = TestApp::with(&settings).await;
+    let ann = t.sign_up("ann@example.com").await;
+    for n in 0..24 {
+        ann.say(&t, "c", &format!("m{n}"), &format!("question {n}")).await.ok();
+    }
+    let last = upstream.received().pop().unwrap();
+    let messages = last.body["messages"].as_array().unwrap();
+    assert_eq!(messages.len(), 1 + 23 * 2 + 1);
+    assert_eq!(messages[1]["content"], "question 0");
+    assert_eq!(messages[47]["content"], "question 23");
+}

@@ -15,6 +15,8 @@ use crate::support::{
 
 digitalmistress::queries! {
     scan fn partials() -> i64 = "SELECT COUNT(*) FROM generation WHERE partial AND status = 'generating'";
+    scan fn tokens_so_far() -> i64 =
+        "SELECT output_tokens FROM generation WHERE tokens_estimated AND input_tokens > 0";
     fn hide_messages() = "ALTER TABLE message RENAME TO hidden";
     fn show_messages() = "ALTER TABLE hidden RENAME TO message";
 }
@@ -136,4 +138,18 @@ async fn the_text_so_far_is_stored_now_and_then_and_again_if_it_could_not_be() {
     shown.unwrap();
     until("a partial is stored", async || partial_is_stored(&t).await).await;
     assert_eq!(stream.first_word().await, "half a ", "and somebody listens all the time");
+}
+
+#[tokio::test]
+async fn the_text_so_far_is_stored_when_the_program_begins_to_end() {
+    let upstream = Upstream::start(vec![stream_head(), delta("half a "), Step::Hang]).await;
+    let intervals = Intervals { partial: Duration::from_hours(1), ..Intervals::default() };
+    let t = TestApp::hurried(&upstream.settings(), intervals).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let mut stream = ann.stream(&t, "c", "m1", "hello").await;
+    stream.first_word().await;
+    t.begin_to_end();
+    until("a partial is stored", async || partial_is_stored(&t).await).await;
+    let tokens: Result<i64, Error> = t.db().read(async |c| tokens_so_far().one(&c).await).await;
+    assert!(tokens.unwrap() > 0, "and what it used is known");
 }

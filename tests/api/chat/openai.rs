@@ -220,3 +220,54 @@ async fn thinking_counts_as_the_first_token() {
     assert_eq!(logs.lines_with("too slow: silence in the middle").len(), 1);
     assert_eq!(ann.used(&t).await, 0, "but it is no word");
 }
+
+#[tokio::test]
+async fn white_space_is_no_word() {
+    let blank = Upstream::start(vec![stream_head(), delta("\n"), delta(" \n"), Step::Reset]).await;
+    let t = TestApp::with(&blank.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let chunks = ann.stream(&t, "c", "m1", "hello").await.rest().await;
+    assert_eq!(chunks.types(), ["start", "start-step", "error", "[DONE]"]);
+    assert_eq!(ann.statuses(&t, "c").await, ["complete", "failed"]);
+    assert_eq!(ann.used(&t).await, 0);
+
+    let late =
+        Upstream::start(vec![stream_head(), delta("\n\n"), delta(" here\n"), delta("it is"), finish()]).await;
+    let t = TestApp::with(&late.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let answer = ann.say(&t, "c", "m1", "hello").await.ok();
+    assert_eq!(answer["message"]["parts"][0]["text"], "here\nit is");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_hang_up_after_its_last_word_has_finished() {
+    let stop = bytes("data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n");
+    let lingers = Upstream::start(vec![stream_head(), delta("all of it"), stop, Step::Hang]).await;
+    let t = TestApp::with(
+        &[lingers.settings(), vec![("DM__CHAT__IDLE_TIMEOUT", "1m"), ("DM__CHAT__TOTAL_TIMEOUT", "8s")]]
+            .concat(),
+    )
+    .await;
+    let ann = t.sign_up("ann@example.com").await;
+    let answer = ann.say(&t, "c", "m1", "hello").await.ok();
+    assert_eq!(answer["message"]["metadata"]["status"], "complete");
+    assert_eq!(answer["usage"]["estimated"], true);
+}
+
+#[tokio::test]
+async fn a_stream_is_known_by_what_it_says_more_than_by_its_name() {
+    for content_type in ["Text/Event-Stream; charset=UTF-8", "text/plain", ""] {
+        let header =
+            if content_type.is_empty() { String::new() } else { format!("content-type: {content_type}\r\n") };
+        let head = bytes(format!("HTTP/1.1 200 OK\r\n{header}connection: close\r\n\r\n"));
+        let (status, ..) = outcome(vec![head, delta("hi"), finish()]).await;
+        assert_eq!(status, 200, "{content_type}");
+    }
+    let refusal = "HTTP/1.1 503 Oops\r\nretry-after: 7\r\ncontent-length: 100\r\n\r\n";
+    let stalls = Upstream::start(vec![bytes(refusal), Step::Hang]).await;
+    let t = TestApp::with(&stalls.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let answer = ann.say(&t, "c", "m1", "hello").await;
+    assert_eq!(answer.header("retry-after"), "7");
+    answer.problem(503, "provider_unavailable");
+}

@@ -3,9 +3,10 @@
 use jiff::SignedDuration;
 use serde_json::json;
 
+use super::until;
 use crate::support::{
     app::{Person, TestApp},
-    upstream::{Step, Upstream, delta, gate, stream_head},
+    upstream::{Step, Upstream, delta, finish, gate, stream_head},
 };
 
 #[tokio::test]
@@ -95,4 +96,38 @@ async fn used_on(t: &TestApp, person: &Person, time: jiff::Timestamp) -> i64 {
     let found: Result<_, digitalmistress::platform::db::Error> =
         t.db().read(async |c| used(user, day).opt(&c).await).await;
     found.unwrap().unwrap_or(0)
+}
+
+#[tokio::test]
+async fn leaving_before_the_first_word_is_a_stop_like_any_other() {
+    let upstream = Upstream::start(vec![Step::Hang]).await;
+    let settings = [upstream.settings(), vec![("DM__CHAT__DETACHED_GRACE", "20ms")]].concat();
+    let t = TestApp::with(&settings).await;
+    let ann = t.sign_up("ann@example.com").await;
+    for (n, used) in [0, 0, 0, 0, 0, 1].into_iter().enumerate() {
+        drop(ann.stream(&t, &format!("c{n}"), "m1", "hello").await);
+        until("it is given up", async || {
+            ann.statuses(&t, &format!("c{n}")).await.last().unwrap() == "failed"
+        })
+        .await;
+        assert_eq!(ann.used(&t).await, used, "leaving {n}");
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_ends_after_midnight_tells_the_new_day() {
+    let go = gate();
+    let upstream =
+        Upstream::start(vec![stream_head(), delta("a word"), Step::Wait(go.clone()), finish()]).await;
+    let t = TestApp::with(&upstream.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let mut stream = ann.stream(&t, "c", "m1", "just before midnight").await;
+    stream.first_word().await;
+    t.clock.advance(SignedDuration::from_hours(24));
+    go.add_permits(1);
+    let chunks = stream.rest().await;
+    let quota = &chunks.last_but_mark()["messageMetadata"]["quota"];
+    assert_eq!(quota["used"], 0);
+    let resets_at: jiff::Timestamp = quota["resets_at"].as_str().unwrap().parse().unwrap();
+    assert!(resets_at > t.now());
 }

@@ -234,3 +234,33 @@ async fn consents_come_before_the_companion() {
     ann.post(&t, "/v1/me/consents", consents).await.ok();
     ann.say(&t, "c", "m2", "hello?").await.problem(409, "conflict");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doubles_of_a_message_that_fails_fail_like_it() {
+    let upstream = Upstream::start(vec![Step::Reset]).await;
+    let t = TestApp::with(&upstream.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    for _ in 0..3 {
+        for answer in all((0..6).map(|_| ann.say(&t, "c", "m1", "hello"))).await {
+            answer.problem(502, "provider_failed");
+        }
+    }
+    assert_eq!(ann.used(&t).await, 0);
+    assert_eq!(ann.statuses(&t, "c").await, ["complete", "failed"]);
+}
+
+#[tokio::test]
+async fn a_message_that_fits_no_model_is_refused_before_it_costs_anything() {
+    let upstream = Upstream::start(reply("fits")).await;
+    let t = TestApp::with(&upstream.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let long = "語".repeat(8_000);
+    ann.say(&t, "c", "m1", &long).await.invalid("/message/parts", "too_long");
+    let sdk = json!({"id": "c", "messages": [
+        {"id": "m0", "role": "user", "parts": [{"type": "text", "text": "before"}]},
+        {"id": "m1", "role": "user", "parts": [{"type": "text", "text": long}]},
+    ]});
+    ann.post(&t, "/v1/chat", sdk).await.invalid("/messages/1/parts", "too_long");
+    assert_eq!(ann.used(&t).await, 0);
+    ann.say(&t, "c", "m1", &"a".repeat(8_000)).await.ok();
+}

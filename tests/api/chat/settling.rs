@@ -13,6 +13,7 @@ digitalmistress::queries! {
     scan fn generation_states() -> String = "SELECT status FROM generation ORDER BY id";
     fn settle_elsewhere(status: str, finish_reason: Option<String>, failure: Option<String>, model: str) =
         "UPDATE generation SET status = $1, finish_reason = $2, failure = $3, model = $4, ended_at = 1";
+    fn hide_days() = "ALTER TABLE quota_day RENAME TO hidden";
     fn forget_the_reply(conversation: str) = "UPDATE conversation SET generation_id = NULL WHERE id = $1";
 }
 
@@ -135,4 +136,38 @@ async fn an_instance_that_lost_its_lease_stops_and_tells_what_the_other_stored()
     assert_eq!(chunks.types(), ["text-end", "error", "[DONE]"]);
     assert_eq!(chunks.problem()["code"], "unavailable");
     assert_eq!(ann.used(&t).await, 1);
+}
+
+#[tokio::test]
+async fn what_was_said_is_stored_even_if_its_price_cannot_be() {
+    let go = gate();
+    let upstream =
+        Upstream::start(vec![stream_head(), delta("Good "), Step::Wait(go.clone()), finish()]).await;
+    let t = TestApp::with(&upstream.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let mut stream = ann.stream(&t, "c", "m1", "hello").await;
+    stream.first_word().await;
+    let hidden: Result<u64, Error> = t.db().write(async |c| hide_days().exec(&c).await).await;
+    hidden.unwrap();
+    go.add_permits(1);
+    assert_eq!(stream.rest().await.types(), ["text-end", "finish-step", "finish", "[DONE]"]);
+    assert_eq!(ann.texts(&t, "c").await, ["hello", "Good "]);
+    assert_eq!(states(&t).await, ["complete"]);
+}
+
+/// As when another instance deletes it: the stop has not arrived here when the provider is done.
+#[tokio::test]
+async fn a_reply_whose_conversation_is_gone_is_never_told_as_whole() {
+    let go = gate();
+    let upstream =
+        Upstream::start(vec![stream_head(), delta("Good "), Step::Wait(go.clone()), finish()]).await;
+    let t = TestApp::with(&upstream.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let mut stream = ann.stream(&t, "c", "m1", "hello").await;
+    stream.first_word().await;
+    let forgotten: Result<u64, Error> = t.db().write(async |c| forget_the_reply("c").exec(&c).await).await;
+    assert_eq!(forgotten.unwrap(), 1);
+    go.add_permits(1);
+    assert_eq!(stream.rest().await.types(), ["text-end", "abort", "[DONE]"]);
+    assert_eq!(states(&t).await, ["stopped"]);
 }
