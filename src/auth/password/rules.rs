@@ -9,7 +9,7 @@ use crate::{auth::email::Email, platform::problem::Invalid};
 
 /// Common passwords of eight characters and more, lower-case, sorted. Where they come from: docs/third-party.md.
 static BLOCKLIST: LazyLock<Vec<&'static str>> =
-    LazyLock::new(|| include_str!("../blocklist.txt").lines().collect());
+    LazyLock::new(|| include_str!("blocklist.txt").lines().collect());
 
 /// Words that say nothing here, because they are on the page.
 const CONTEXT: &[&str] = &["digitalmistress.ai", "digitalmistress", "digital mistress", "mistress"];

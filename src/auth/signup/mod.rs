@@ -3,6 +3,10 @@
 //! Nothing exists before the code from the mail was given back: a pending sign-up is known by its token only. For an
 //! address that has an account, a decoy is stored that answers alike in every way but can never succeed.
 
+mod form;
+pub mod http;
+pub mod store;
+
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
@@ -11,18 +15,20 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+pub use self::form::SignupForm;
+use self::{
+    form::{Signup, is_minor},
+    store::TriedSignup,
+};
 use super::{
-    ADULT_AGE, AgeAssurance, Auth, AuthError, Consent, Device, Email, Password, Role, Tokens, letters,
-    profile::locale,
-    service::invalid_field,
-    store::{self, TriedSignup},
+    AgeAssurance, Auth, AuthError, Consent, Device, Email, Role, Tokens, consents, letters,
+    service::invalid_field, users,
 };
 use crate::platform::{
     db,
     job::NewJob,
     keyring::Service,
     mail::{MAIL_JOB, Mail},
-    problem::{Faults, Invalid},
     seal::{DataKey, Place, Sealed, equal},
     time,
     token::TokenKind,
@@ -44,20 +50,6 @@ const TOKEN: TokenKind = TokenKind { name: "su", id_len: 0 };
 /// Digits of a code.
 const CODE_LEN: usize = 8;
 
-/// A sign-up as it was sent.
-pub struct SignupForm {
-    /// The address.
-    pub email: String,
-    /// The password.
-    pub password: SecretString,
-    /// The birth date, `YYYY-MM-DD`.
-    pub birth_date: String,
-    /// The documents that were accepted.
-    pub consents: Vec<Consent>,
-    /// A language tag.
-    pub locale: Option<String>,
-}
-
 /// What somebody who signs up is told, whoever it is.
 pub struct SignupStarted {
     /// The token of the pending sign-up.
@@ -78,29 +70,25 @@ struct Details {
     locale: Option<String>,
 }
 
-struct Signup {
-    email: Email,
-    password: Password,
-    birth_date: Date,
-    consents: Vec<Consent>,
-    locale: Option<String>,
-}
-
 impl Auth {
     /// Begins a sign-up and sends a code.
     ///
     /// The answer is the same for an address that has an account, in content and in the work behind it; that one gets a
     /// mail that says so.
     pub async fn sign_up(&self, form: SignupForm) -> Result<SignupStarted, AuthError> {
-        let signup = self.parse(form)?;
+        let signup = self.parse_signup(form)?;
         let now = self.now();
         let email_mac = self.address_mac(&signup.email)?;
         self.refuse_minors(&signup, email_mac, now).await?;
 
         let email_key = signup.email.key().to_owned();
-        let known =
-            self.db.read(async |c| store::find_credentials(&email_key).opt(&c).await).await?.is_some();
-        let password_hash = self.hasher.hash(signup.password).await?;
+        let known = self
+            .0
+            .db
+            .read(async |c| users::store::find_credentials(&email_key).opt(&c).await)
+            .await?
+            .is_some();
+        let password_hash = self.0.hasher.hash(signup.password).await?;
         let details = Details {
             email: signup.email.address().to_owned(),
             password_hash,
@@ -109,11 +97,12 @@ impl Auth {
             locale: signup.locale,
         };
 
-        let id = self.random.uuid(now);
-        let (token, token_hash) = TOKEN.issue(&[], &*self.random);
+        let id = self.0.random.uuid(now);
+        let (token, token_hash) = TOKEN.issue(&[], &*self.0.random);
         let sealed = self.seal_details(id, &details)?;
         let (code_mac, mail) = self.new_code(id, &details.email, known)?;
-        self.db
+        self.0
+            .db
             .write(async move |c| {
                 store::add_pending_signup(
                     &token_hash,
@@ -134,7 +123,7 @@ impl Auth {
                 mail.store(&c).await
             })
             .await?;
-        self.jobs.wake();
+        self.0.jobs.wake();
         Ok(SignupStarted { token, expires_in: SIGNUP_TTL, resend_after: RESEND_AFTER })
     }
 
@@ -143,7 +132,7 @@ impl Auth {
         let token_hash = TOKEN.read(token).ok_or(AuthError::InvalidCode)?.hash;
         let now = self.now();
         let pending =
-            self.db.read(async |c| store::find_pending_signup(&token_hash, now).opt(&c).await).await?;
+            self.0.db.read(async |c| store::find_pending_signup(&token_hash, now).opt(&c).await).await?;
         let pending = pending.ok_or(AuthError::InvalidCode)?;
         let earliest = if pending.resends_left > 0 { pending.resend_at } else { pending.expires_at };
         let too_early = AuthError::TooEarly { wait_s: time::seconds_until(earliest, now).max(1) };
@@ -153,6 +142,7 @@ impl Auth {
         let details = self.open_details(pending.id, &pending.details)?;
         let (code_mac, mail) = self.new_code(pending.id, &details.email, pending.decoy)?;
         let renewed = self
+            .0
             .db
             .write(async move |c| {
                 let (until, again) = (time::after(now, CODE_TTL), time::after(now, RESEND_AFTER));
@@ -164,7 +154,7 @@ impl Auth {
                 Ok::<_, db::Error>(renewed > 0)
             })
             .await?;
-        self.jobs.wake();
+        self.0.jobs.wake();
         // Somebody else asked at the same moment.
         if renewed { Ok(RESEND_AFTER) } else { Err(too_early) }
     }
@@ -183,7 +173,7 @@ impl Auth {
     ) -> Result<Tokens, AuthError> {
         let token_hash = TOKEN.read(token).ok_or(AuthError::InvalidCode)?.hash;
         let now = self.now();
-        let tried = self.db.write(async move |c| store::spend_try(&token_hash, now).opt(&c).await).await?;
+        let tried = self.0.db.write(async move |c| store::spend_try(&token_hash, now).opt(&c).await).await?;
         let tried = tried.ok_or(AuthError::InvalidCode)?;
         let code = code.trim();
         let right = code.len() == CODE_LEN && equal(&self.code_mac(tried.id, code)?, &tried.code_mac);
@@ -202,20 +192,21 @@ impl Auth {
     ) -> Result<Tokens, AuthError> {
         let details = self.open_details(tried.id, &tried.details)?;
         let email = Email::parse(&details.email).map_err(|invalid| invalid_field("/email", invalid))?;
-        let user_id = self.random.uuid(now);
-        let key = self.keyring.new_user_key(user_id);
+        let user_id = self.0.random.uuid(now);
+        let key = self.0.keyring.new_user_key(user_id);
         let birth_date = details.birth_date.to_string();
         let place = Place::new("app_user.birth_date", user_id.as_bytes());
-        let birth_date = key.key.seal(place, birth_date.as_bytes(), &*self.random);
+        let birth_date = key.key.seal(place, birth_date.as_bytes(), &*self.0.random);
         let session = self.new_session(user_id, device, now);
         let stored = session.clone();
-        self.db
+        self.0
+            .db
             .write(async move |c| {
                 // The one that deletes the row goes on; a second try with the same right code does not.
                 if store::take_pending_signup(&token_hash).exec(&c).await? == 0 {
                     return Err(AuthError::InvalidCode);
                 }
-                let created = store::add_user(
+                let created = users::store::add_user(
                     user_id,
                     email.address(),
                     email.key(),
@@ -231,7 +222,7 @@ impl Auth {
                 }
                 key.store(&c, now).await?;
                 for Consent { document, version } in &details.consents {
-                    store::add_consent(user_id, document, version, now).exec(&c).await?;
+                    consents::store::add_consent(user_id, document, version, now).exec(&c).await?;
                 }
                 store::end_pending_signups(&tried.email_mac).exec(&c).await?;
                 stored.store(&c).await?;
@@ -239,31 +230,6 @@ impl Auth {
             })
             .await?;
         self.tokens_for(session).await
-    }
-
-    fn parse(&self, form: SignupForm) -> Result<Signup, AuthError> {
-        let mut faults = Faults::new();
-        let today = self.now().to_zoned(TimeZone::UTC).date();
-        let email = faults.take("/email", Email::parse(&form.email));
-        let password = faults.take("/password", Password::parse(&form.password));
-        let birth_date = faults.take("/birth_date", birth_date(&form.birth_date, today));
-        let locale = faults.take("/locale", form.locale.as_deref().map(locale).transpose());
-        if let (Some(email), Some(password)) = (&email, &password) {
-            faults.take("/password", self.settings.password.check(password, email));
-        }
-        let missing = |policy: &&super::Policy| {
-            policy.required && !form.consents.iter().any(|consent| consent.document == policy.document)
-        };
-        if let Some(policy) = self.policies().iter().find(missing) {
-            faults.add("/consents", "missing", format!("Consent to `{}` is needed.", policy.document));
-        }
-        let (Some(email), Some(password), Some(birth_date), Some(locale), true) =
-            (email, password, birth_date, locale, faults.is_empty())
-        else {
-            return Err(AuthError::Invalid(faults.into_errors()));
-        };
-        self.check_consents(&form.consents)?;
-        Ok(Signup { email, password, birth_date, consents: form.consents, locale })
     }
 
     /// Refuses who is too young now, and who was with another birth date lately.
@@ -276,25 +242,27 @@ impl Auth {
         let today = now.to_zoned(TimeZone::UTC).date();
         if is_minor(signup.birth_date, today) {
             let until = now.saturating_add(REFUSAL_TTL).unwrap_or(Timestamp::MAX);
-            self.db
+            self.0
+                .db
                 .write(async move |c| store::remember_age_refusal(&email_mac, until).exec(&c).await)
                 .await?;
             return Err(AuthError::AgeRestricted);
         }
-        let refused = self.db.read(async |c| store::find_age_refusal(&email_mac, now).opt(&c).await).await?;
+        let refused =
+            self.0.db.read(async |c| store::find_age_refusal(&email_mac, now).opt(&c).await).await?;
         if refused.is_some() { Err(AuthError::AgeRestricted) } else { Ok(()) }
     }
 
     /// A code and the mail that carries it; for a decoy a code that nobody gets, and the mail that says why.
     fn new_code(&self, signup: Uuid, to: &str, decoy: bool) -> Result<([u8; 32], NewJob), AuthError> {
-        let code = Zeroizing::new(self.random.eight_digits());
+        let code = Zeroizing::new(self.0.random.eight_digits());
         let mail: Mail =
             if decoy { letters::already_registered(to) } else { letters::signup_code(to, &code) };
-        Ok((self.code_mac(signup, &code)?, self.jobs.prepare(MAIL_JOB, &mail)?))
+        Ok((self.code_mac(signup, &code)?, self.0.jobs.prepare(MAIL_JOB, &mail)?))
     }
 
     fn code_mac(&self, signup: Uuid, code: &str) -> Result<[u8; 32], AuthError> {
-        let key = self.keyring.service(Service::Hashes)?;
+        let key = self.0.keyring.service(Service::Hashes)?;
         Ok(key.mac("sign-up code", &[signup.as_bytes(), code.as_bytes()].concat()))
     }
 
@@ -302,7 +270,11 @@ impl Auth {
         let text = serde_json::to_vec(details)
             .map(Zeroizing::new)
             .map_err(|_| db::Error::Refused("a pending sign-up cannot be written".into()))?;
-        Ok(self.signup_key()?.seal(Place::new("pending_signup.details", id.as_bytes()), &text, &*self.random))
+        Ok(self.signup_key()?.seal(
+            Place::new("pending_signup.details", id.as_bytes()),
+            &text,
+            &*self.0.random,
+        ))
     }
 
     fn open_details(&self, id: Uuid, sealed: &Sealed) -> Result<Details, AuthError> {
@@ -313,70 +285,6 @@ impl Auth {
     }
 
     fn signup_key(&self) -> Result<&DataKey, AuthError> {
-        Ok(self.keyring.service(Service::Signup)?)
-    }
-}
-
-fn birth_date(text: &str, today: Date) -> Result<Date, Invalid> {
-    let invalid = || Invalid::new("invalid_format", "A date looks like 1990-12-31.");
-    // Exactly this form: the parser would take times and week dates too.
-    if text.len() != 10 {
-        return Err(invalid());
-    }
-    let date: Date = Date::strptime("%Y-%m-%d", text).map_err(|_| invalid())?;
-    if date > today {
-        return Err(Invalid::new("in_future", "A birth date is not in the future."));
-    }
-    if date.year() < 1900 {
-        return Err(Invalid::new("out_of_range", "Nobody that old is alive."));
-    }
-    Ok(date)
-}
-
-/// Whether somebody has not lived 18 years on `today`. Who was born on a 29th of February comes of age on the 1st of March.
-fn is_minor(birth: Date, today: Date) -> bool {
-    let years = today.year().saturating_sub(birth.year());
-    let birthday_to_come = (today.month(), today.day()) < (birth.month(), birth.day());
-    years.saturating_sub(i16::from(birthday_to_come)) < ADULT_AGE
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use jiff::civil::date;
-
-    #[test]
-    fn the_eighteenth_birthday_decides() {
-        let born = date(2008, 11, 22);
-        for (today, minor) in [
-            (date(2026, 11, 21), true),
-            (date(2026, 11, 22), false),
-            (date(2026, 12, 1), false),
-            (date(2027, 1, 1), false),
-            (date(2008, 11, 22), true),
-        ] {
-            assert_eq!(is_minor(born, today), minor, "{today}");
-        }
-        let leap = date(2008, 2, 29);
-        assert!(is_minor(leap, date(2026, 2, 28)));
-        assert!(!is_minor(leap, date(2026, 3, 1)));
-    }
-
-    #[test]
-    fn only_real_past_dates_are_birth_dates() {
-        let today = date(2026, 11, 22);
-        assert_eq!(birth_date("1990-12-31", today), Ok(date(1990, 12, 31)));
-        for (text, code) in [
-            ("2026-11-23", "in_future"),
-            ("1899-12-31", "out_of_range"),
-            ("1990-02-30", "invalid_format"),
-            ("1990-1-1", "invalid_format"),
-            ("31.12.1990", "invalid_format"),
-            ("1990-12-31T00:00", "invalid_format"),
-            ("", "invalid_format"),
-            ("19900-1231", "invalid_format"),
-        ] {
-            assert_eq!(birth_date(text, today).map_err(|invalid| invalid.code), Err(code), "{text}");
-        }
+        Ok(self.0.keyring.service(Service::Signup)?)
     }
 }

@@ -1,18 +1,44 @@
 //! Sessions: begun by a login, kept alive by refresh tokens that each work once, ended by logout.
 
+pub mod http;
+pub mod store;
+
 use jiff::Timestamp;
 use secrecy::SecretString;
+use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{
-    Auth, AuthError, Caller, Device, Email, Password, SessionView, Tokens,
-    store::{self, SessionRow},
-};
+use self::store::SessionRow;
+use super::{Auth, AuthError, Caller, Device, Tokens, tokens::Claims};
 use crate::platform::{
     db::{self, Conn},
     time,
     token::{OpaqueToken, TokenKind},
 };
+
+/// A session, as its user sees it.
+#[derive(Clone, Serialize, ToSchema)]
+#[schema(as = Session)]
+pub struct SessionView {
+    /// The session's id.
+    pub id: Uuid,
+    /// When it began.
+    #[serde(serialize_with = "time::serialize")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// When it was last refreshed.
+    #[serde(serialize_with = "time::serialize")]
+    #[schema(value_type = String, format = DateTime)]
+    pub last_seen_at: Timestamp,
+    /// What the client called itself.
+    pub device_name: Option<String>,
+    /// The network that it was begun from.
+    #[schema(example = "203.0.113.0/24")]
+    pub address: Option<String>,
+    /// Whether it is the session of this request.
+    pub current: bool,
+}
 
 /// A refresh token names its session, so that it is found by key and not by hash.
 const REFRESH_TOKEN: TokenKind = TokenKind { name: "rt", id_len: 16 };
@@ -47,35 +73,28 @@ impl NewSession {
 }
 
 impl Auth {
-    /// Signs somebody in.
+    /// Who presents this access token.
     ///
     /// # Errors
     ///
-    /// [`AuthError::InvalidCredentials`] for an unknown address and for a wrong password, after the same work.
-    pub async fn log_in(
-        &self,
-        email: &Email,
-        password: Password,
-        device: Device,
-    ) -> Result<Tokens, AuthError> {
-        let found = self.db.read(async |c| store::find_credentials(email.key()).opt(&c).await).await?;
-        let (user, stored) = found.map(|row| (row.id, row.password_hash)).unzip();
-        let right = self.hasher.verify(password, stored.flatten()).await?;
-        let (Some(user), true) = (user, right) else { return Err(AuthError::InvalidCredentials) };
-
-        let session = self.new_session(user, device, self.now());
-        let stored = session.clone();
-        self.db.write(async move |c| stored.store(&c).await).await?;
-        self.tokens_for(session).await
+    /// [`AuthError::Unauthenticated`] for a token that is not valid and for a session that has ended.
+    pub async fn authenticate(&self, token: &str) -> Result<Caller, AuthError> {
+        let now = self.0.clock.now();
+        let Claims { sid, sub, .. } =
+            self.0.tokens.verify(token, now).map_err(|_| AuthError::Unauthenticated)?;
+        let live = self.0.db.read(async |c| store::live_session(sid, sub, now).opt(&c).await).await?;
+        let live = live.ok_or(AuthError::Unauthenticated)?;
+        Ok(Caller { user_id: live.user_id, session_id: live.id, role: live.role })
     }
 
     /// Exchanges a refresh token for the next one and a fresh access token.
     pub async fn refresh(&self, token: &SecretString) -> Result<Tokens, AuthError> {
         let (session, OpaqueToken { hash, .. }) = read_refresh_token(token).ok_or(AuthError::InvalidGrant)?;
         let now = self.now();
-        let (refresh_token, refresh_hash) = REFRESH_TOKEN.issue(session.as_bytes(), &*self.random);
-        let idle_end = time::after(now, self.settings.refresh_idle_ttl);
+        let (refresh_token, refresh_hash) = REFRESH_TOKEN.issue(session.as_bytes(), &*self.0.random);
+        let idle_end = time::after(now, self.0.settings.refresh_idle_ttl);
         let row = self
+            .0
             .db
             .write(async move |c| {
                 store::rotate_session(session, &hash, &refresh_hash, now, idle_end).opt(&c).await
@@ -89,28 +108,28 @@ impl Auth {
     /// Ends the session of a refresh token, expired or not. Nothing happens if there is none.
     pub async fn end_by_refresh_token(&self, token: &SecretString) -> Result<(), AuthError> {
         let Some((session, OpaqueToken { hash, .. })) = read_refresh_token(token) else { return Ok(()) };
-        self.db.write(async move |c| store::end_session_by_token(session, &hash).exec(&c).await).await?;
+        self.0.db.write(async move |c| store::end_session_by_token(session, &hash).exec(&c).await).await?;
         Ok(())
     }
 
     /// Ends the session of an access token, expired or not. Nothing happens if there is none.
     pub async fn end_by_access_token(&self, token: &str) -> Result<(), AuthError> {
-        let Ok(claims) = self.tokens.verify_expired(token) else { return Ok(()) };
-        self.db.write(async move |c| store::end_session(claims.sid, claims.sub).exec(&c).await).await?;
+        let Ok(claims) = self.0.tokens.verify_expired(token) else { return Ok(()) };
+        self.0.db.write(async move |c| store::end_session(claims.sid, claims.sub).exec(&c).await).await?;
         Ok(())
     }
 
     /// The caller's session.
     pub async fn session(&self, caller: Caller) -> Result<SessionView, AuthError> {
         let Caller { session_id, user_id, .. } = caller;
-        let row = self.db.read(async |c| store::find_session(session_id, user_id).opt(&c).await).await?;
+        let row = self.0.db.read(async |c| store::find_session(session_id, user_id).opt(&c).await).await?;
         row.map(|row| view(row, true)).ok_or(AuthError::Unauthenticated)
     }
 
     pub(super) fn new_session(&self, user_id: Uuid, device: Device, now: Timestamp) -> NewSession {
-        let id = self.random.uuid(now);
-        let (refresh_token, refresh_hash) = REFRESH_TOKEN.issue(id.as_bytes(), &*self.random);
-        let expires_at = time::after(now, self.settings.refresh_absolute_ttl);
+        let id = self.0.random.uuid(now);
+        let (refresh_token, refresh_hash) = REFRESH_TOKEN.issue(id.as_bytes(), &*self.0.random);
+        let expires_at = time::after(now, self.0.settings.refresh_absolute_ttl);
         let row = SessionRow {
             id,
             user_id,
@@ -120,7 +139,7 @@ impl Auth {
             address: device.network,
             created_at: now,
             last_seen_at: now,
-            idle_expires_at: time::after(now, self.settings.refresh_idle_ttl).min(expires_at),
+            idle_expires_at: time::after(now, self.0.settings.refresh_idle_ttl).min(expires_at),
         };
         NewSession { row, expires_at, refresh_token, refresh_hash }
     }
@@ -129,12 +148,13 @@ impl Auth {
         let NewSession { row, refresh_token, .. } = session;
         let now = self.now();
         let access_token = self
+            .0
             .tokens
-            .issue(row.user_id, row.id, row.token_gen, row.auth_time, now, &*self.random)
+            .issue(row.user_id, row.id, row.token_gen, row.auth_time, now, &*self.0.random)
             .map_err(|_| AuthError::Signing)?;
         Ok(Tokens {
             access_token,
-            expires_in: self.settings.access_token_ttl,
+            expires_in: self.0.settings.access_token_ttl,
             refresh_token,
             refresh_expires_at: row.idle_expires_at,
             user: self.user(row.user_id).await?,

@@ -1,0 +1,50 @@
+//! Login with a password.
+
+pub mod http;
+
+use std::net::IpAddr;
+
+use secrecy::SecretString;
+
+use super::{Auth, AuthError, Device, Email, Password, Tokens, device::device_name, users};
+use crate::platform::problem::Faults;
+
+/// A login as it was sent.
+pub struct LoginForm {
+    /// The address.
+    pub email: String,
+    /// The password.
+    pub password: SecretString,
+    /// What the client calls itself.
+    pub device_name: Option<String>,
+    /// Where it comes from.
+    pub address: IpAddr,
+}
+
+impl Auth {
+    /// Signs somebody in.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::InvalidCredentials`] for an unknown address and for a wrong password, after the same work.
+    pub async fn log_in(&self, form: LoginForm) -> Result<Tokens, AuthError> {
+        let mut faults = Faults::new();
+        let email = faults.take("/email", Email::parse(&form.email));
+        let password = faults.take("/password", Password::parse(&form.password));
+        let name = faults.take("/device_name", form.device_name.map(device_name).transpose());
+        let (Some(email), Some(password), Some(name)) = (email, password, name) else {
+            return Err(AuthError::Invalid(faults.into_errors()));
+        };
+        let device = Device::new(name, form.address);
+        let found =
+            self.0.db.read(async |c| users::store::find_credentials(email.key()).opt(&c).await).await?;
+        let (user, stored) = found.map(|row| (row.id, row.password_hash)).unzip();
+        let right = self.0.hasher.verify(password, stored.flatten()).await?;
+        let (Some(user), true) = (user, right) else { return Err(AuthError::InvalidCredentials) };
+
+        let session = self.new_session(user, device, self.now());
+        let stored = session.clone();
+        self.0.db.write(async move |c| stored.store(&c).await).await?;
+        self.tokens_for(session).await
+    }
+}
