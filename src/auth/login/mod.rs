@@ -43,8 +43,8 @@ impl Auth {
         let (Some(user), true) = (user, right) else { return Err(AuthError::InvalidCredentials) };
 
         let session = self.new_session(user, device, self.now());
-        let stored = session.clone();
-        self.0.db.write(async move |c| stored.store(&c).await).await?;
-        self.tokens_for(session).await
+        let tokens = self.sign(session.clone(), self.user(user).await?)?;
+        self.0.db.write(async move |c| session.store(&c).await).await?;
+        Ok(tokens)
     }
 }

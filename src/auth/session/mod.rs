@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use self::store::SessionRow;
-use super::{Auth, AuthError, Caller, Device, Tokens, tokens::Claims};
+use super::{Auth, AuthError, Caller, Device, Tokens, User, tokens::Claims};
 use crate::platform::{
     db::{self, Conn},
     time,
@@ -47,7 +47,6 @@ const REFRESH_TOKEN: TokenKind = TokenKind { name: "rt", id_len: 16 };
 #[derive(Clone)]
 pub struct NewSession {
     row: SessionRow,
-    expires_at: Timestamp,
     refresh_token: SecretString,
     refresh_hash: [u8; 32],
 }
@@ -55,7 +54,8 @@ pub struct NewSession {
 impl NewSession {
     /// Stores the session.
     pub async fn store(&self, conn: &Conn) -> Result<(), db::Error> {
-        let SessionRow { id, user_id, device_name, address, created_at, idle_expires_at, .. } = &self.row;
+        let SessionRow { id, user_id, device_name, address, created_at, idle_expires_at, expires_at, .. } =
+            &self.row;
         store::add_session(
             *id,
             *user_id,
@@ -64,7 +64,7 @@ impl NewSession {
             address.as_deref(),
             *created_at,
             *idle_expires_at,
-            self.expires_at,
+            *expires_at,
         )
         .exec(conn)
         .await?;
@@ -88,21 +88,30 @@ impl Auth {
     }
 
     /// Exchanges a refresh token for the next one and a fresh access token.
+    ///
+    /// Whatever can fail comes before the exchange: a token that was exchanged and not handed out would be the end of
+    /// the session.
     pub async fn refresh(&self, token: &SecretString) -> Result<Tokens, AuthError> {
-        let (session, OpaqueToken { hash, .. }) = read_refresh_token(token).ok_or(AuthError::InvalidGrant)?;
+        let (id, OpaqueToken { hash, .. }) = read_refresh_token(token).ok_or(AuthError::InvalidGrant)?;
         let now = self.now();
-        let (refresh_token, refresh_hash) = REFRESH_TOKEN.issue(session.as_bytes(), &*self.0.random);
-        let idle_end = time::after(now, self.0.settings.refresh_idle_ttl);
-        let row = self
+        let found =
+            self.0.db.read(async |c| store::find_session_to_refresh(id, &hash, now).opt(&c).await).await?;
+        let row = found.ok_or(AuthError::InvalidGrant)?;
+        let user = self.user(row.user_id).await?;
+
+        let (refresh_token, refresh_hash) = REFRESH_TOKEN.issue(id.as_bytes(), &*self.0.random);
+        let idle_expires_at = time::after(now, self.0.settings.refresh_idle_ttl).min(row.expires_at);
+        let token_gen = row.token_gen.saturating_add(1);
+        let row = SessionRow { token_gen, last_seen_at: now, idle_expires_at, ..row };
+        let tokens = self.sign(NewSession { row, refresh_token, refresh_hash }, user)?;
+        let exchanged = self
             .0
             .db
             .write(async move |c| {
-                store::rotate_session(session, &hash, &refresh_hash, now, idle_end).opt(&c).await
+                store::rotate_session(id, &hash, &refresh_hash, now, idle_expires_at).exec(&c).await
             })
             .await?;
-        let row = row.ok_or(AuthError::InvalidGrant)?;
-        let expires_at = row.idle_expires_at;
-        self.tokens_for(NewSession { row, expires_at, refresh_token, refresh_hash }).await
+        if exchanged > 0 { Ok(tokens) } else { Err(AuthError::InvalidGrant) }
     }
 
     /// Ends the session of a refresh token, expired or not. Nothing happens if there is none.
@@ -140,24 +149,26 @@ impl Auth {
             created_at: now,
             last_seen_at: now,
             idle_expires_at: time::after(now, self.0.settings.refresh_idle_ttl).min(expires_at),
+            expires_at,
         };
-        NewSession { row, expires_at, refresh_token, refresh_hash }
+        NewSession { row, refresh_token, refresh_hash }
     }
 
-    pub(super) async fn tokens_for(&self, session: NewSession) -> Result<Tokens, AuthError> {
+    /// Signs what the user of a session gets. Comes before the transaction that stores the session, because nothing
+    /// that can fail may come after it.
+    pub(super) fn sign(&self, session: NewSession, user: User) -> Result<Tokens, AuthError> {
         let NewSession { row, refresh_token, .. } = session;
-        let now = self.now();
         let access_token = self
             .0
             .tokens
-            .issue(row.user_id, row.id, row.token_gen, row.auth_time, now, &*self.0.random)
+            .issue(row.user_id, row.id, row.token_gen, row.auth_time, self.now(), &*self.0.random)
             .map_err(|_| AuthError::Signing)?;
         Ok(Tokens {
             access_token,
             expires_in: self.0.settings.access_token_ttl,
             refresh_token,
             refresh_expires_at: row.idle_expires_at,
-            user: self.user(row.user_id).await?,
+            user,
             session: view(row, true),
         })
     }

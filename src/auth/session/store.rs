@@ -21,18 +21,23 @@ queries! {
           WHERE s.id = $1 AND s.user_id = $2 AND s.expires_at > $3 AND s.idle_expires_at > $3";
 
     fn find_session(id: Uuid, user_id: Uuid) -> SessionRow =
-        "SELECT id, user_id, token_gen, auth_time, device_name, address, created_at, last_seen_at, idle_expires_at
+        "SELECT id, user_id, token_gen, auth_time, device_name, address, created_at, last_seen_at, idle_expires_at,
+                expires_at
            FROM session WHERE id = $1 AND user_id = $2";
+
+    /// The live session that a refresh token belongs to.
+    fn find_session_to_refresh(id: Uuid, refresh_hash: [u8], now: Timestamp) -> SessionRow =
+        "SELECT id, user_id, token_gen, auth_time, device_name, address, created_at, last_seen_at, idle_expires_at,
+                expires_at
+           FROM session WHERE id = $1 AND refresh_hash = $2 AND expires_at > $3 AND idle_expires_at > $3";
 
     /// Exchanges a refresh token. The condition on the old hash decides between two that try at once.
     fn rotate_session(
         id: Uuid, old_hash: [u8], new_hash: [u8], now: Timestamp, idle_expires_at: Timestamp,
-    ) -> SessionRow =
+    ) =
         "UPDATE session
-            SET refresh_hash = $3, token_gen = token_gen + 1, last_seen_at = $4,
-                idle_expires_at = CASE WHEN $5 < expires_at THEN $5 ELSE expires_at END
-          WHERE id = $1 AND refresh_hash = $2 AND expires_at > $4 AND idle_expires_at > $4
-         RETURNING id, user_id, token_gen, auth_time, device_name, address, created_at, last_seen_at, idle_expires_at";
+            SET refresh_hash = $3, token_gen = token_gen + 1, last_seen_at = $4, idle_expires_at = $5
+          WHERE id = $1 AND refresh_hash = $2 AND expires_at > $4 AND idle_expires_at > $4";
 
     fn end_session(id: Uuid, user_id: Uuid) = "DELETE FROM session WHERE id = $1 AND user_id = $2";
 
@@ -66,5 +71,6 @@ record! {
         pub(in crate::auth) created_at: Timestamp,
         pub(in crate::auth) last_seen_at: Timestamp,
         pub(in crate::auth) idle_expires_at: Timestamp,
+        pub(in crate::auth) expires_at: Timestamp,
     }
 }

@@ -21,7 +21,7 @@ use self::{
     store::TriedSignup,
 };
 use super::{
-    AgeAssurance, Auth, AuthError, Consent, Device, Email, Role, Tokens, consents, letters,
+    AgeAssurance, Auth, AuthError, Consent, Device, Email, Role, Tokens, User, consents, letters,
     service::invalid_field, users,
 };
 use crate::platform::{
@@ -198,7 +198,19 @@ impl Auth {
         let place = Place::new("app_user.birth_date", user_id.as_bytes());
         let birth_date = key.key.seal(place, birth_date.as_bytes(), &*self.0.random);
         let session = self.new_session(user_id, device, now);
-        let stored = session.clone();
+        let user = User {
+            id: user_id,
+            email: email.address().to_owned(),
+            email_verified: true,
+            display_name: None,
+            locale: details.locale.clone(),
+            time_zone: None,
+            role: Role::User,
+            created_at: now,
+            mfa_enabled: false,
+            age_assurance: AgeAssurance::Declared,
+        };
+        let tokens = self.sign(session.clone(), user)?;
         self.0
             .db
             .write(async move |c| {
@@ -225,11 +237,11 @@ impl Auth {
                     consents::store::add_consent(user_id, document, version, now).exec(&c).await?;
                 }
                 store::end_pending_signups(&tried.email_mac).exec(&c).await?;
-                stored.store(&c).await?;
+                session.store(&c).await?;
                 Ok(())
             })
             .await?;
-        self.tokens_for(session).await
+        Ok(tokens)
     }
 
     /// Refuses who is too young now, and who was with another birth date lately.

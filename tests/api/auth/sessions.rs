@@ -112,3 +112,18 @@ async fn tokens_that_we_did_not_make_are_invalid() {
         refresh(&t, token).await.problem(401, "invalid_grant");
     }
 }
+
+/// A failure after the exchange would lose the only refresh token that there is.
+#[tokio::test]
+async fn a_refresh_that_fails_leaves_the_token_as_it_was() {
+    digitalmistress::queries! {
+        fn hide() = "ALTER TABLE app_user RENAME COLUMN display_name TO hidden";
+        fn show() = "ALTER TABLE app_user RENAME COLUMN hidden TO display_name";
+    }
+    let t = TestApp::start().await;
+    let ann = t.sign_up("ann@example.com").await;
+    t.db().write(async |c| hide().exec(&c).await).await.unwrap();
+    refresh(&t, &ann.refresh_token).await.problem(500, "internal");
+    t.db().write(async |c| show().exec(&c).await).await.unwrap();
+    refresh(&t, &ann.refresh_token).await.ok();
+}

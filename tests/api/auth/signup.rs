@@ -270,3 +270,20 @@ async fn nobody_can_sign_up_as_an_admin() {
         t.post("/v1/auth/signup", body).await.invalid(&format!("/{field}"), "unknown_field");
     }
 }
+
+/// A failure after the commit would spend the sign-up and hand out nothing.
+#[tokio::test]
+async fn nothing_is_read_after_the_user_came_to_exist() {
+    digitalmistress::queries! {
+        fn hide() = "ALTER TABLE app_user RENAME COLUMN display_name TO hidden";
+        fn show() = "ALTER TABLE app_user RENAME COLUMN hidden TO display_name";
+    }
+    let t = TestApp::start().await;
+    let started = begin(&t, "ann@example.com").await;
+    let code = t.code_for("ann@example.com").await;
+    t.db().write(async |c| hide().exec(&c).await).await.unwrap();
+    let tokens = verify(&t, &started, &code).await.status(201);
+    t.db().write(async |c| show().exec(&c).await).await.unwrap();
+    let me = t.get("/v1/me").bearer(tokens["access_token"].as_str().unwrap()).await.ok();
+    assert_eq!(me, tokens["user"]);
+}
