@@ -236,7 +236,7 @@ impl Auth {
                 for Consent { document, version } in &details.consents {
                     consents::store::add_consent(user_id, document, version, now).exec(&c).await?;
                 }
-                store::end_pending_signups(&tried.email_mac).exec(&c).await?;
+                store::make_decoys(&tried.email_mac).exec(&c).await?;
                 session.store(&c).await?;
                 Ok(())
             })

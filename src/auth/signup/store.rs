@@ -35,10 +35,12 @@ queries! {
           WHERE token_hash = $1 AND expires_at > $6 AND resend_at <= $6 AND resends_left > 0";
 
     /// Takes a pending sign-up for good. The one that deletes the row is the one that creates the user.
-    fn take_pending_signup(token_hash: [u8]) = "DELETE FROM pending_signup WHERE token_hash = $1";
+    fn take_pending_signup(token_hash: [u8]) =
+        "DELETE FROM pending_signup WHERE token_hash = $1 AND NOT decoy";
 
-    /// Ends every pending sign-up for an address.
-    fn end_pending_signups(email_mac: [u8]) = "DELETE FROM pending_signup WHERE email_mac = $1";
+    /// Makes decoys of all pending sign-ups for an address. Who polls one must not learn that it lost.
+    fn make_decoys(email_mac: [u8]) =
+        "UPDATE pending_signup SET decoy = TRUE WHERE email_mac = $1 AND NOT decoy";
 
     fn remove_expired_signups(now: Timestamp) =
         "DELETE FROM pending_signup

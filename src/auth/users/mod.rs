@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Auth, AuthError, Email, Password, Policy, consents, service::invalid_field};
+use super::{Auth, AuthError, Email, Password, Policy, consents, service::invalid_field, signup};
 use crate::{platform::time, text_column};
 
 pub use self::profile::ProfileChange;
@@ -80,6 +80,7 @@ impl Auth {
         let id = self.0.random.uuid(now);
         let key = self.0.keyring.new_user_key(id);
         let policies = self.0.settings.policies.clone();
+        let email_mac = self.address_mac(&email)?;
         self.0
             .db
             .write(async move |c| {
@@ -99,6 +100,7 @@ impl Auth {
                     return Err(AuthError::AddressTaken);
                 }
                 key.store(&c, now).await?;
+                signup::store::make_decoys(&email_mac).exec(&c).await?;
                 for Policy { document, version, .. } in &policies {
                     consents::store::add_consent(id, document, version, now).exec(&c).await?;
                 }

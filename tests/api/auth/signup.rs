@@ -287,3 +287,29 @@ async fn nothing_is_read_after_the_user_came_to_exist() {
     let me = t.get("/v1/me").bearer(tokens["access_token"].as_str().unwrap()).await.ok();
     assert_eq!(me, tokens["user"]);
 }
+
+/// Who polls a sign-up of their own for a stranger's address does not learn when the stranger gets an account.
+#[tokio::test]
+async fn a_signup_that_lost_answers_as_before() {
+    let t = TestApp::start().await;
+    let spy = begin(&t, "ann@example.com").await;
+    let other = begin(&t, "bob@example.com").await;
+    t.sign_up("ann@example.com").await;
+    let mails = t.mailbox.mails(Some("ann@example.com")).len();
+
+    let resend = |started: &Value| {
+        t.post("/v1/auth/signup/resend", json!({"signup_token": started["signup_token"]}))
+    };
+    for started in [&spy, &other] {
+        resend(started).await.problem(429, "rate_limited");
+        verify(&t, started, "00000000").await.problem(400, "invalid_code");
+    }
+    t.clock.advance(SignedDuration::from_secs(60));
+    for started in [&spy, &other] {
+        resend(started).await.status(202);
+    }
+    t.background.run_due().await.unwrap();
+    let new = t.mailbox.mails(Some("ann@example.com"));
+    assert_eq!(new.len(), mails + 1);
+    assert!(new[0].text.contains("has an account already"), "{}", new[0].text);
+}
