@@ -98,9 +98,10 @@ impl From<AuthError> for Problem {
                     .retry_after(Duration::from_secs(1))
             }
             AuthError::Storage(error) | AuthError::Key(KeyError::Storage(error)) => Problem::storage(error),
-            AuthError::Hash(HashError::Unreadable) | AuthError::Key(_) | AuthError::Signing => {
-                Problem::internal(error)
-            }
+            AuthError::Hash(HashError::Unreadable)
+            | AuthError::Key(_)
+            | AuthError::Stored(_)
+            | AuthError::Signing => Problem::internal(error),
         }
     }
 }

@@ -78,6 +78,9 @@ pub enum AuthError {
     /// A key or sealed value does not open.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Stored data that cannot be read, or could not be written in its form.
+    #[error("what {0} holds cannot be read")]
+    Stored(&'static str),
     /// An access token could not be signed.
     #[error("an access token could not be signed")]
     Signing,

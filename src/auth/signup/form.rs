@@ -1,10 +1,10 @@
-//! The form of a sign-up, and who is old enough.
+//! The form of a sign-up.
 
 use jiff::{civil::Date, tz::TimeZone};
 use secrecy::SecretString;
 
 use crate::{
-    auth::{ADULT_AGE, Auth, AuthError, Consent, Email, Password, Policy, users::locale},
+    auth::{Auth, AuthError, Consent, Email, Password, Policy, users::locale},
     platform::problem::{Faults, Invalid},
 };
 
@@ -75,34 +75,10 @@ fn birth_date(text: &str, today: Date) -> Result<Date, Invalid> {
     Ok(date)
 }
 
-/// Whether somebody has not lived 18 years on `today`. Who was born on a 29th of February comes of age on the 1st of March.
-pub(super) fn is_minor(birth: Date, today: Date) -> bool {
-    let years = today.year().saturating_sub(birth.year());
-    let birthday_to_come = (today.month(), today.day()) < (birth.month(), birth.day());
-    years.saturating_sub(i16::from(birthday_to_come)) < ADULT_AGE
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use jiff::civil::date;
-
-    #[test]
-    fn the_eighteenth_birthday_decides() {
-        let born = date(2008, 11, 22);
-        for (today, minor) in [
-            (date(2026, 11, 21), true),
-            (date(2026, 11, 22), false),
-            (date(2026, 12, 1), false),
-            (date(2027, 1, 1), false),
-            (date(2008, 11, 22), true),
-        ] {
-            assert_eq!(is_minor(born, today), minor, "{today}");
-        }
-        let leap = date(2008, 2, 29);
-        assert!(is_minor(leap, date(2026, 2, 28)));
-        assert!(!is_minor(leap, date(2026, 3, 1)));
-    }
 
     #[test]
     fn only_real_past_dates_are_birth_dates() {

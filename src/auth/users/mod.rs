@@ -67,6 +67,24 @@ pub struct User {
     pub age_assurance: AgeAssurance,
 }
 
+impl User {
+    /// A user whose sign-up ends now, as the row will say.
+    pub(super) fn signed_up(id: Uuid, email: &Email, locale: Option<String>, now: Timestamp) -> User {
+        User {
+            id,
+            email: email.address().to_owned(),
+            email_verified: true,
+            display_name: None,
+            locale,
+            time_zone: None,
+            role: Role::User,
+            created_at: now,
+            mfa_enabled: false,
+            age_assurance: AgeAssurance::Declared,
+        }
+    }
+}
+
 impl Auth {
     /// Creates a user for whose age and consents the operator vouches.
     pub async fn create_user(&self, email: Email, password: Password, role: Role) -> Result<Uuid, AuthError> {

@@ -1,5 +1,6 @@
 //! Who is calling.
 
+mod age;
 mod login;
 mod sessions;
 mod signup;

@@ -183,21 +183,6 @@ async fn two_signups_for_one_address_verified_at_once_make_one_user() {
 }
 
 #[tokio::test]
-async fn somebody_under_eighteen_is_refused_and_remembered() {
-    let t = TestApp::start().await;
-    let mut body = t.signup_body("kid@example.com").await;
-    let today = t.now().to_zoned(jiff::tz::TimeZone::UTC).date();
-    body["birth_date"] = json!(today.checked_sub(jiff::Span::new().years(17)).unwrap().to_string());
-    t.post("/v1/auth/signup", body.clone()).await.problem(403, "age_restricted");
-
-    body["birth_date"] = json!("1990-12-31");
-    body["email"] = json!("KID@example.com");
-    t.post("/v1/auth/signup", body.clone()).await.problem(403, "age_restricted");
-    t.clock.advance(SignedDuration::from_hours(30 * 24));
-    t.post("/v1/auth/signup", body).await.status(202);
-}
-
-#[tokio::test]
 async fn every_required_policy_has_to_be_accepted_in_its_current_version() {
     let t = TestApp::start().await;
     let good = t.signup_body("ann@example.com").await;
@@ -297,9 +282,8 @@ async fn a_signup_that_lost_answers_as_before() {
     t.sign_up("ann@example.com").await;
     let mails = t.mailbox.mails(Some("ann@example.com")).len();
 
-    let resend = |started: &Value| {
-        t.post("/v1/auth/signup/resend", json!({"signup_token": started["signup_token"]}))
-    };
+    let resend =
+        |started: &Value| t.post("/v1/auth/signup/resend", json!({"signup_token": started["signup_token"]}));
     for started in [&spy, &other] {
         resend(started).await.problem(429, "rate_limited");
         verify(&t, started, "00000000").await.problem(400, "invalid_code");
