@@ -3,6 +3,8 @@
 pub mod http;
 pub mod store;
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -72,16 +74,28 @@ impl Auth {
         if complete { Ok(()) } else { Err(AuthError::ConsentRequired) }
     }
 
-    /// Checks that consents name documents at their current versions.
+    /// Checks that consents name documents at their current versions, and each once. So there are never more of them
+    /// than there are policies.
     pub(super) fn check_consents(&self, consents: &[Consent]) -> Result<(), AuthError> {
-        if consents.is_empty() {
-            return Err(invalid_field("/consents", Invalid::new("missing", "Consent is needed.")));
-        }
+        check_shape(consents).map_err(|invalid| invalid_field("/consents", invalid))?;
         let is_current = |consent: &Consent| {
             self.policies()
                 .iter()
                 .any(|policy| policy.document == consent.document && policy.version == consent.version)
         };
         if consents.iter().all(is_current) { Ok(()) } else { Err(AuthError::PolicyOutdated) }
+    }
+}
+
+/// What is wrong with a list of consents whatever the policies are.
+pub(super) fn check_shape(consents: &[Consent]) -> Result<(), Invalid> {
+    if consents.is_empty() {
+        return Err(Invalid::new("missing", "Consent is needed."));
+    }
+    let mut seen = HashSet::new();
+    if consents.iter().all(|consent| seen.insert(consent.document.as_str())) {
+        Ok(())
+    } else {
+        Err(Invalid::new("duplicate", "Each document is named once."))
     }
 }

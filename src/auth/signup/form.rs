@@ -4,7 +4,7 @@ use jiff::{civil::Date, tz::TimeZone};
 use secrecy::SecretString;
 
 use crate::{
-    auth::{Auth, AuthError, Consent, Email, Password, Policy, users::locale},
+    auth::{Auth, AuthError, Consent, Email, Password, Policy, consents::check_shape, users::locale},
     platform::problem::{Faults, Invalid},
 };
 
@@ -46,7 +46,9 @@ impl Auth {
         let missing = |policy: &&Policy| {
             policy.required && !form.consents.iter().any(|consent| consent.document == policy.document)
         };
-        if let Some(policy) = self.policies().iter().find(missing) {
+        if let Err(invalid) = check_shape(&form.consents) {
+            faults.add("/consents", invalid.code, invalid.detail);
+        } else if let Some(policy) = self.policies().iter().find(missing) {
             faults.add("/consents", "missing", format!("Consent to `{}` is needed.", policy.document));
         }
         let (Some(email), Some(password), Some(birth_date), Some(locale), true) =

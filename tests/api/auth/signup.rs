@@ -297,3 +297,20 @@ async fn a_signup_that_lost_answers_as_before() {
     assert_eq!(new.len(), mails + 1);
     assert!(new[0].text.contains("has an account already"), "{}", new[0].text);
 }
+
+#[tokio::test]
+async fn a_document_is_consented_to_once() {
+    let t = TestApp::start().await;
+    let mut body = t.signup_body("ann@example.com").await;
+    let first = body["consents"][0].clone();
+    body["consents"].as_array_mut().unwrap().push(first.clone());
+    t.post("/v1/auth/signup", body).await.invalid("/consents", "duplicate");
+
+    let ann = t.sign_up("ann@example.com").await;
+    ann.post(&t, "/v1/me/consents", json!({"consents": [first.clone(), first]}))
+        .await
+        .invalid("/consents", "duplicate");
+    // So no more than there are policies: whatever else is named, is unknown.
+    let many: Value = (0..1000).map(|n| json!({"document": format!("d{n}"), "version": "1"})).collect();
+    ann.post(&t, "/v1/me/consents", json!({"consents": many})).await.problem(400, "policy_outdated");
+}
