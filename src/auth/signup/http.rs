@@ -105,7 +105,7 @@ struct ResendAnswer {
 
 /// Send a new code
 ///
-/// The code before it stops working.
+/// The code before it stops working. At most five times for one sign-up.
 #[utoipa::path(post, path = "/v1/auth/signup/resend", tag = "auth", request_body = ResendBody, responses(
     (status = 202, description = "A mail is on its way.", body = ResendAnswer),
 ))]

@@ -19,6 +19,7 @@ pub use self::form::SignupForm;
 use self::{
     age::{Standing, is_minor},
     pending::Details,
+    store::PendingSignup,
 };
 use super::{Auth, AuthError};
 use crate::platform::{db, time, token::TokenKind};
@@ -114,17 +115,15 @@ impl Auth {
     }
 
     /// Sends a new code. Says when that is possible again.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::InvalidCode`] for an unknown or expired sign-up, and when no code is left to send: then waiting does
+    /// not help. [`AuthError::TooEarly`] before its time.
     pub async fn resend_code(&self, token: &SecretString) -> Result<Duration, AuthError> {
         let token_hash = TOKEN.read(token).ok_or(AuthError::InvalidCode)?.hash;
         let now = self.now();
-        let pending =
-            self.0.db.read(async |c| store::find_pending_signup(&token_hash, now).opt(&c).await).await?;
-        let pending = pending.ok_or(AuthError::InvalidCode)?;
-        let earliest = if pending.resends_left > 0 { pending.resend_at } else { pending.expires_at };
-        let too_early = AuthError::TooEarly { wait_s: time::seconds_until(earliest, now).max(1) };
-        if earliest > now {
-            return Err(too_early);
-        }
+        let pending = self.resendable(token_hash, now).await?;
         let details = self.open_details(pending.id, &pending.details)?;
         let standing = self.standing_of(&pending, &details.email()?, now).await?;
         let (code_mac, mail) = self.new_code(pending.id, &details.email, standing)?;
@@ -141,8 +140,23 @@ impl Auth {
                 Ok::<_, db::Error>(renewed > 0)
             })
             .await?;
+        if !renewed {
+            // Somebody else asked at the same moment. What that left says how long to wait.
+            self.resendable(token_hash, now).await?;
+            return Err(AuthError::TooEarly { wait_s: 1 });
+        }
         self.0.jobs.wake();
-        // Somebody else asked at the same moment.
-        if renewed { Ok(RESEND_AFTER) } else { Err(too_early) }
+        Ok(RESEND_AFTER)
+    }
+
+    /// The pending sign-up, if a new code may be sent for it now.
+    async fn resendable(&self, token_hash: [u8; 32], now: Timestamp) -> Result<PendingSignup, AuthError> {
+        let pending =
+            self.0.db.read(async |c| store::find_pending_signup(&token_hash, now).opt(&c).await).await?;
+        let pending = pending.filter(|row| row.resends_left > 0).ok_or(AuthError::InvalidCode)?;
+        match time::seconds_until(pending.resend_at, now) {
+            0 => Ok(pending),
+            wait_s => Err(AuthError::TooEarly { wait_s }),
+        }
     }
 }

@@ -16,7 +16,7 @@ queries! {
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 
     fn find_pending_signup(token_hash: [u8], now: Timestamp) -> PendingSignup =
-        "SELECT id, decoy, details, resends_left, resend_at, expires_at
+        "SELECT id, decoy, details, resends_left, resend_at
            FROM pending_signup WHERE token_hash = $1 AND expires_at > $2";
 
     /// Spends one try, whatever comes of it. No row: unknown, expired, or no try is left.
@@ -66,7 +66,6 @@ record! {
         pub(in crate::auth) details: Sealed,
         pub(in crate::auth) resends_left: i64,
         pub(in crate::auth) resend_at: Timestamp,
-        pub(in crate::auth) expires_at: Timestamp,
     }
 }
 
