@@ -51,6 +51,11 @@ impl Email {
     pub fn local(&self) -> &str {
         self.key.rsplit_once('@').map_or("", |(local, _)| local)
     }
+
+    /// The part after the `@`, in ASCII.
+    pub fn domain(&self) -> &str {
+        self.key.rsplit_once('@').map_or("", |(_, domain)| domain)
+    }
 }
 
 #[cfg(test)]

@@ -40,8 +40,8 @@ impl Auth {
         let password = faults.take("/password", Password::parse(&form.password));
         let birth_date = faults.take("/birth_date", birth_date(&form.birth_date, today));
         let locale = faults.take("/locale", form.locale.as_deref().map(locale).transpose());
-        if let (Some(email), Some(password)) = (&email, &password) {
-            faults.take("/password", self.0.settings.password.check(password, email));
+        if let Some(password) = &password {
+            faults.take("/password", self.0.settings.password.check(password, email.as_ref()));
         }
         let missing = |policy: &&Policy| {
             policy.required && !form.consents.iter().any(|consent| consent.document == policy.document)

@@ -91,7 +91,7 @@ impl Auth {
         self.0
             .settings
             .password
-            .check(&password, &email)
+            .check(&password, Some(&email))
             .map_err(|invalid| invalid_field("/password", invalid))?;
         let hash = self.0.hasher.hash(password).await?;
         let now = self.0.clock.now();

@@ -227,7 +227,12 @@ async fn everything_that_is_wrong_with_a_form_is_named_at_once() {
     named.sort_unstable();
     assert_eq!(
         named,
-        [("/birth_date", "in_future"), ("/email", "invalid_format"), ("/locale", "invalid_format")]
+        [
+            ("/birth_date", "in_future"),
+            ("/email", "invalid_format"),
+            ("/locale", "invalid_format"),
+            ("/password", "too_short")
+        ]
     );
 
     for (password, code) in [
