@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::platform::problem::Invalid;
+use crate::platform::{problem::Invalid, valid::single_line};
+
+/// The longest name of a device, in characters.
+const MAX_NAME: usize = 64;
 
 /// Where a session is begun from.
 #[derive(Clone, Debug, Default)]
@@ -14,21 +17,16 @@ pub struct Device {
 }
 
 impl Device {
-    /// A device with a name that was checked, at an address of which only the network is kept.
-    pub fn new(name: Option<String>, address: IpAddr) -> Device {
-        Device { name, network: Some(network(address)) }
+    /// A device by what the client calls it, at an address of which only the network is kept.
+    pub fn parse(name: Option<&str>, address: IpAddr) -> Result<Device, Invalid> {
+        let name = name.map(|name| single_line(name, MAX_NAME)).transpose()?;
+        Ok(Device { name, ..Device::at(address) })
     }
-}
 
-/// Reads what a client calls itself.
-pub(super) fn device_name(text: String) -> Result<String, Invalid> {
-    if text.chars().count() > 64 {
-        return Err(Invalid::new("too_long", "A device's name has at most 64 characters."));
+    /// A device without a name.
+    pub fn at(address: IpAddr) -> Device {
+        Device { name: None, network: Some(network(address)) }
     }
-    if text.chars().any(char::is_control) {
-        return Err(Invalid::new("invalid_format", "A device's name has no control characters."));
-    }
-    Ok(text)
 }
 
 /// The network of an address: enough to recognise one's own sessions, too little to follow anybody.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use secrecy::SecretString;
 
-use super::{Auth, AuthError, Device, Email, Password, Tokens, device::device_name, users};
+use super::{Auth, AuthError, Device, Email, Password, Tokens, users};
 use crate::platform::problem::Faults;
 
 /// A login as it was sent.
@@ -31,11 +31,10 @@ impl Auth {
         let mut faults = Faults::new();
         let email = faults.take("/email", Email::parse(&form.email));
         let password = faults.take("/password", Password::parse(&form.password));
-        let name = faults.take("/device_name", form.device_name.map(device_name).transpose());
-        let (Some(email), Some(password), Some(name)) = (email, password, name) else {
+        let device = faults.take("/device_name", Device::parse(form.device_name.as_deref(), form.address));
+        let (Some(email), Some(password), Some(device)) = (email, password, device) else {
             return Err(AuthError::Invalid(faults.into_errors()));
         };
-        let device = Device::new(name, form.address);
         let found =
             self.0.db.read(async |c| users::store::find_credentials(email.key()).opt(&c).await).await?;
         let (user, stored) = found.map(|row| (row.id, row.password_hash)).unzip();

@@ -22,7 +22,7 @@ pub fn router() -> OpenApiRouter<Auth> {
 struct SignupBody {
     #[schema(format = Email, max_length = 254, example = "ann@example.com")]
     email: String,
-    /// 15 characters or more; spaces and every script are welcome.
+    /// As long as the operator asks for, by default 15 characters; spaces and every script are welcome.
     #[schema(value_type = String, format = Password, max_length = 128, example = "seven quiet lanterns at dusk")]
     password: SecretString,
     #[schema(format = Date, example = "1990-12-31")]
@@ -85,7 +85,7 @@ async fn verify_signup(
     Extension(PeerAddress(peer)): Extension<PeerAddress>,
     ApiJson(body): ApiJson<VerifyBody>,
 ) -> Result<(StatusCode, Json<TokensAnswer>), Problem> {
-    let device = Device::new(None, peer.ip());
+    let device = Device::at(peer.ip());
     let tokens = auth.verify_signup(&body.signup_token, body.code.expose_secret(), device).await?;
     Ok((StatusCode::CREATED, Json(tokens.into())))
 }

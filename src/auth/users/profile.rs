@@ -12,6 +12,7 @@ use crate::{
         json::Patch,
         problem::{Faults, Invalid},
         seal::{DataKey, Place},
+        valid::single_line,
     },
 };
 
@@ -95,17 +96,7 @@ fn parse(
 }
 
 fn display_name(text: &str) -> Result<String, Invalid> {
-    let name = text.trim();
-    if name.is_empty() {
-        return Err(Invalid::new("too_short", "A name has at least one character; `null` removes it."));
-    }
-    if name.chars().count() > MAX_DISPLAY_NAME {
-        return Err(Invalid::new("too_long", "A name has at most 64 characters."));
-    }
-    if name.chars().any(char::is_control) {
-        return Err(Invalid::new("invalid_format", "A name has no control characters."));
-    }
-    Ok(name.to_owned())
+    single_line(text, MAX_DISPLAY_NAME)
 }
 
 /// The shape of a language tag (RFC 5646); whether the language exists is not our business.
