@@ -20,6 +20,9 @@ use crate::platform::{
     seal::DoesNotOpen,
 };
 
+/// The most rows that a transaction removes. The queries say so, too.
+const BATCH: u64 = 500;
+
 /// Identity.
 #[derive(Clone)]
 pub struct Auth(pub(super) Arc<Parts>);
@@ -121,18 +124,24 @@ impl Auth {
         Ok(Auth(Arc::new(Parts { db, keyring, clock, random, jobs, hasher, tokens, settings })))
     }
 
-    /// Removes rows that have had their time. Called now and then.
+    /// Removes all rows that have had their time, a batch of one table in each transaction, so that others come between.
+    /// Called now and then.
     pub async fn sweep(&self) -> Result<(), db::Error> {
-        let now = self.0.clock.now();
-        self.0
-            .db
-            .write(async move |c| {
-                signup::store::remove_expired_signups(now).exec(&c).await?;
-                signup::store::remove_expired_age_refusals(now).exec(&c).await?;
-                session::store::remove_ended_sessions(now).exec(&c).await
-            })
-            .await?;
-        Ok(())
+        use session::store::remove_ended_sessions;
+        use signup::store::{remove_expired_age_refusals, remove_expired_signups};
+
+        let (db, now) = (&self.0.db, self.now());
+        loop {
+            let removed = [
+                db.write(async move |c| remove_expired_signups(now).exec(&c).await).await?,
+                db.write(async move |c| remove_expired_age_refusals(now).exec(&c).await).await?,
+                db.write(async move |c| remove_ended_sessions(now).exec(&c).await).await?,
+            ];
+            if removed.into_iter().all(|rows| rows < BATCH) {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// A keyed hash of an address: all that is stored of one that is not a user's.

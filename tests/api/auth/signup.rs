@@ -325,3 +325,27 @@ async fn a_document_is_consented_to_once() {
     let many: Value = (0..1000).map(|n| json!({"document": format!("d{n}"), "version": "1"})).collect();
     ann.post(&t, "/v1/me/consents", json!({"consents": many})).await.problem(400, "policy_outdated");
 }
+
+#[tokio::test]
+async fn housekeeping_removes_all_that_has_had_its_time() {
+    digitalmistress::queries! {
+        fn refuse(email_mac: [u8], expires_at: i64) =
+            "INSERT INTO age_refusal (email_mac, expires_at) VALUES ($1, $2)";
+        scan fn left() -> i64 = "SELECT COUNT(*) FROM age_refusal";
+    }
+    let t = TestApp::start().await;
+    let now = t.now().as_microsecond();
+    t.db()
+        .write(async move |c| {
+            for n in 0..1200_i64 {
+                refuse(&n.to_be_bytes(), now - 1).exec(&c).await?;
+            }
+            refuse(b"still counts", now + 3_600_000_000).exec(&c).await
+        })
+        .await
+        .unwrap();
+    t.background.sweep().await.unwrap();
+    let left: Result<i64, digitalmistress::platform::db::Error> =
+        t.db().read(async |c| left().one(&c).await).await;
+    assert_eq!(left.unwrap(), 1);
+}
