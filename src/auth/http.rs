@@ -98,7 +98,7 @@ impl From<AuthError> for Problem {
                     .retry_after(Duration::from_secs(1))
             }
             AuthError::Storage(error) | AuthError::Key(KeyError::Storage(error)) => Problem::storage(error),
-            AuthError::Hash(HashError::Unreadable)
+            AuthError::Hash(HashError::Unreadable | HashError::UnknownKey | HashError::Failed)
             | AuthError::Key(_)
             | AuthError::Stored(_)
             | AuthError::Signing => Problem::internal(error),

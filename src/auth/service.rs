@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     AuthSettings, Email, HashError,
-    password::Hasher,
+    password::{Hasher, Pepper},
     session, signup,
     tokens::{AccessTokens, SigningKeyError},
 };
@@ -104,6 +104,9 @@ pub enum StartError {
     /// The signing keys cannot be used.
     #[error(transparent)]
     SigningKey(#[from] SigningKeyError),
+    /// The key of passwords is missing.
+    #[error(transparent)]
+    Pepper(#[from] DoesNotOpen),
     /// The threads that hash passwords did not start.
     #[error("the threads that hash passwords did not start: {0}")]
     Threads(#[from] std::io::Error),
@@ -120,7 +123,8 @@ impl Auth {
         settings: AuthSettings,
     ) -> Result<Auth, StartError> {
         let tokens = AccessTokens::open(&db, &keyring, &*random, clock.now(), &settings).await?;
-        let hasher = Hasher::start(Arc::clone(&random))?;
+        let pepper = Pepper::new(keyring.service(Service::Passwords)?);
+        let hasher = Hasher::start(Arc::clone(&random), &pepper)?;
         Ok(Auth(Arc::new(Parts { db, keyring, clock, random, jobs, hasher, tokens, settings })))
     }
 

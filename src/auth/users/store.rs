@@ -25,6 +25,11 @@ queries! {
     fn find_credentials(email_key: str) -> Credentials =
         "SELECT id, password_hash FROM app_user WHERE email_key = $1";
 
+    /// Replaces a password's hash, which may be with itself. No row: it is another one by now. It holds the user's row
+    /// until the transaction ends, so that what depends on the password cannot happen beside a change of it.
+    fn replace_password(id: Uuid, old_hash: str, new_hash: str) =
+        "UPDATE app_user SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
+
     /// Sets the fields whose flag is true and leaves the others, so that two changes at once do not undo each other.
     fn update_profile(
         id: Uuid, set_name: bool, display_name: Option<Sealed>, set_locale: bool, locale: Option<String>,

@@ -2,6 +2,7 @@
 
 mod age;
 mod login;
+mod passwords;
 mod sessions;
 mod signup;
 mod tokens;
