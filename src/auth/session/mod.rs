@@ -43,6 +43,9 @@ pub struct SessionView {
 /// A refresh token names its session, so that it is found by key and not by hash.
 const REFRESH_TOKEN: TokenKind = TokenKind { name: "rt", id_len: 16 };
 
+/// How many sessions a user may have; another one ends the oldest.
+const MAX_SESSIONS: i64 = 20;
+
 /// A session that is about to be stored.
 #[derive(Clone)]
 pub struct NewSession {
@@ -52,10 +55,13 @@ pub struct NewSession {
 }
 
 impl NewSession {
-    /// Stores the session.
+    /// Stores the session and ends the oldest where there are too many. The transaction has written the user's row before,
+    /// so that two logins at once count one after the other.
     pub async fn store(&self, conn: &Conn) -> Result<(), db::Error> {
         let SessionRow { id, user_id, device_name, address, created_at, idle_expires_at, expires_at, .. } =
             &self.row;
+        let others = MAX_SESSIONS.saturating_sub(1);
+        store::end_oldest_sessions(*user_id, *created_at, others).exec(conn).await?;
         store::add_session(
             *id,
             *user_id,

@@ -14,6 +14,14 @@ queries! {
                               idle_expires_at, expires_at)
          VALUES ($1, $2, $3, 1, $6, $4, $5, $6, $6, $7, $8)";
 
+    /// Ends all sessions of a user but the `keep` newest. Those that are over go first.
+    fn end_oldest_sessions(user_id: Uuid, now: Timestamp, keep: i64) =
+        "DELETE FROM session
+          WHERE user_id = $1
+            AND id IN (SELECT id FROM session WHERE user_id = $1
+                        ORDER BY CASE WHEN idle_expires_at > $2 THEN 0 ELSE 1 END, created_at DESC, id DESC
+                        LIMIT 500 OFFSET $3)";
+
     /// The live session of an access token, joined with its user. Every request runs this.
     fn live_session(id: Uuid, user_id: Uuid, now: Timestamp) -> LiveSession =
         "SELECT s.id, s.user_id, u.role
