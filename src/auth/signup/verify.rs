@@ -61,14 +61,7 @@ impl Auth {
         self.0
             .db
             .write(async move |c| {
-                // The one that deletes the row goes on; a second try with the same right code does not.
-                if store::take_pending_signup(&token_hash).exec(&c).await? == 0 {
-                    return Err(AuthError::InvalidCode);
-                }
-                // Refused since the sign-up began. The code proves the mailbox, so only its owner learns of it.
-                if store::find_age_refusal(&tried.email_mac, now).opt(&c).await?.is_some() {
-                    return Err(AuthError::AgeRestricted);
-                }
+                // First of all, because the address is what two sign-ups share: whoever has it touches the rows of both.
                 let created = users::store::add_user(
                     user_id,
                     email.address(),
@@ -82,6 +75,14 @@ impl Auth {
                 );
                 if created.exec(&c).await? == 0 {
                     return Err(AuthError::InvalidCode);
+                }
+                // The one that deletes the row goes on; a second try with the same right code does not.
+                if store::take_pending_signup(&token_hash).exec(&c).await? == 0 {
+                    return Err(AuthError::InvalidCode);
+                }
+                // Refused since the sign-up began. The code proves the mailbox, so only its owner learns of it.
+                if store::find_age_refusal(&tried.email_mac, now).opt(&c).await?.is_some() {
+                    return Err(AuthError::AgeRestricted);
                 }
                 key.store(&c, now).await?;
                 for Consent { document, version } in &details.consents {
