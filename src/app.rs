@@ -67,7 +67,11 @@ pub fn queries() -> Vec<(&'static str, &'static [Declared])> {
     vec![
         ("platform::job", job::ALL),
         ("platform::keyring", keyring::ALL),
-        ("auth", auth::store::ALL),
+        ("auth::consents", auth::consents::store::ALL),
+        ("auth::session", auth::session::store::ALL),
+        ("auth::signup", auth::signup::store::ALL),
+        ("auth::tokens", auth::tokens::store::ALL),
+        ("auth::users", auth::users::store::ALL),
         ("billing", billing::store::ALL),
         ("chat", chat::store::ALL),
     ]

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    auth::{Auth, Consent, CurrentUser, SessionView, User, profile::ProfileChange},
+    auth::{Auth, Consent, CurrentUser, ProfileChange, SessionView, User},
     billing::{Billing, Quota, Subscription},
     platform::{extract::ApiJson, json::Patch, problem::Problem},
 };

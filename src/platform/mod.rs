@@ -19,3 +19,4 @@ pub mod tasks;
 pub mod telemetry;
 pub mod time;
 pub mod token;
+pub mod valid;

@@ -105,6 +105,11 @@ impl DataKey {
         DataKey { owner, id, key }
     }
 
+    /// The key's id, for what has to remember which key it was made with.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
     /// Seals `text` for one place.
     pub fn seal(&self, place: Place<'_>, text: &[u8], random: &dyn Random) -> Sealed {
         encrypt(&self.key, &self.associated_data(place), text, random)
