@@ -67,6 +67,7 @@ pub fn queries() -> Vec<(&'static str, &'static [Declared])> {
     vec![
         ("platform::job", job::ALL),
         ("platform::keyring", keyring::ALL),
+        ("auth::audit", auth::audit::store::ALL),
         ("auth::consents", auth::consents::store::ALL),
         ("auth::session", auth::session::store::ALL),
         ("auth::signup", auth::signup::store::ALL),

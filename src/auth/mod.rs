@@ -2,6 +2,7 @@
 //!
 //! This slice holds the user's row. Every other slice may ask it who a caller is; it must not know any of them.
 
+pub mod audit;
 pub mod caller;
 pub mod consents;
 mod device;

@@ -1,5 +1,6 @@
 //! Tools that know no slice of the product.
 
+pub mod client;
 pub mod clock;
 pub mod data_dir;
 pub mod db;

@@ -1,6 +1,6 @@
 //! The routes of login.
 
-use axum::{Extension, Json, extract::State};
+use axum::{Json, extract::State};
 use secrecy::SecretString;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::LoginForm;
 use crate::{
     auth::{Auth, http::TokensAnswer},
-    platform::{extract::ApiJson, problem::Problem, server::PeerAddress},
+    platform::{client::Client, extract::ApiJson, problem::Problem},
 };
 
 /// The routes.
@@ -36,10 +36,10 @@ struct LoginBody {
 ))]
 async fn log_in(
     State(auth): State<Auth>,
-    Extension(PeerAddress(peer)): Extension<PeerAddress>,
+    client: Client,
     ApiJson(body): ApiJson<LoginBody>,
 ) -> Result<Json<TokensAnswer>, Problem> {
     let LoginBody { email, password, device_name } = body;
-    let form = LoginForm { email, password, device_name, address: peer.ip() };
-    Ok(Json(auth.log_in(form).await?.into()))
+    let form = LoginForm { email, password, device_name };
+    Ok(Json(auth.log_in(form, &client).await?.into()))
 }

@@ -2,12 +2,10 @@
 
 pub mod http;
 
-use std::net::IpAddr;
-
 use secrecy::SecretString;
 
-use super::{Auth, AuthError, Device, Email, Password, Tokens, users};
-use crate::platform::problem::Faults;
+use super::{Auth, AuthError, Device, Email, Password, Tokens, audit::Action, users};
+use crate::platform::{client::Client, problem::Faults};
 
 /// A login as it was sent.
 pub struct LoginForm {
@@ -17,8 +15,6 @@ pub struct LoginForm {
     pub password: SecretString,
     /// What the client calls itself.
     pub device_name: Option<String>,
-    /// Where it comes from.
-    pub address: IpAddr,
 }
 
 impl Auth {
@@ -28,11 +24,11 @@ impl Auth {
     ///
     /// [`AuthError::InvalidCredentials`] for an unknown address and for a wrong password, after the same work, and for a
     /// password that was changed meanwhile.
-    pub async fn log_in(&self, form: LoginForm) -> Result<Tokens, AuthError> {
+    pub async fn log_in(&self, form: LoginForm, client: &Client) -> Result<Tokens, AuthError> {
         let mut faults = Faults::new();
         let email = faults.take("/email", Email::parse(&form.email));
         let password = faults.take("/password", Password::parse(&form.password));
-        let device = faults.take("/device_name", Device::parse(form.device_name.as_deref(), form.address));
+        let device = faults.take("/device_name", Device::parse(form.device_name.as_deref(), client.address));
         let (Some(email), Some(password), Some(device)) = (email, password, device) else {
             return Err(AuthError::Invalid(faults.into_errors()));
         };
@@ -49,13 +45,16 @@ impl Auth {
 
         let session = self.new_session(id, device, self.now());
         let tokens = self.sign(session.clone(), self.user(id).await?)?;
+        let event = self.audit(Action::LoggedIn, Some(client)).by(id).about(id).in_session(tokens.session.id);
         self.0
             .db
             .write(async move |c| {
                 if users::store::replace_password(id, &stored, &hash).exec(&c).await? == 0 {
                     return Err(AuthError::InvalidCredentials);
                 }
-                Ok(session.store(&c).await?)
+                session.store(&c).await?;
+                event.store(&c).await?;
+                Ok(())
             })
             .await?;
         Ok(tokens)

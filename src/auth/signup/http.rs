@@ -1,6 +1,6 @@
 //! The routes of sign-up.
 
-use axum::{Extension, Json, extract::State, http::StatusCode};
+use axum::{Json, extract::State, http::StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -8,8 +8,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::SignupForm;
 use crate::{
-    auth::{Auth, Consent, Device, http::TokensAnswer},
-    platform::{extract::ApiJson, problem::Problem, server::PeerAddress},
+    auth::{Auth, Consent, http::TokensAnswer},
+    platform::{client::Client, extract::ApiJson, problem::Problem},
 };
 
 /// The routes.
@@ -82,11 +82,10 @@ struct VerifyBody {
 ))]
 async fn verify_signup(
     State(auth): State<Auth>,
-    Extension(PeerAddress(peer)): Extension<PeerAddress>,
+    client: Client,
     ApiJson(body): ApiJson<VerifyBody>,
 ) -> Result<(StatusCode, Json<TokensAnswer>), Problem> {
-    let device = Device::at(peer.ip());
-    let tokens = auth.verify_signup(&body.signup_token, body.code.expose_secret(), device).await?;
+    let tokens = auth.verify_signup(&body.signup_token, body.code.expose_secret(), &client).await?;
     Ok((StatusCode::CREATED, Json(tokens.into())))
 }
 

@@ -8,8 +8,13 @@ use super::{
     store::{self, TriedSignup},
 };
 use crate::{
-    auth::{AgeAssurance, Auth, AuthError, Consent, Device, Role, Tokens, User, consents, users},
-    platform::seal::{Place, equal},
+    auth::{
+        AgeAssurance, Auth, AuthError, Consent, Device, Role, Tokens, User, audit::Action, consents, users,
+    },
+    platform::{
+        client::Client,
+        seal::{Place, equal},
+    },
 };
 
 /// Digits of a code.
@@ -27,7 +32,7 @@ impl Auth {
         &self,
         token: &SecretString,
         code: &str,
-        device: Device,
+        client: &Client,
     ) -> Result<Tokens, AuthError> {
         let token_hash = TOKEN.read(token).ok_or(AuthError::InvalidCode)?.hash;
         let now = self.now();
@@ -38,14 +43,14 @@ impl Auth {
         if tried.decoy || !right {
             return Err(AuthError::InvalidCode);
         }
-        self.create_signed_up_user(token_hash, tried, device, now).await
+        self.create_signed_up_user(token_hash, tried, client, now).await
     }
 
     async fn create_signed_up_user(
         &self,
         token_hash: [u8; 32],
         tried: TriedSignup,
-        device: Device,
+        client: &Client,
         now: Timestamp,
     ) -> Result<Tokens, AuthError> {
         let details = self.open_details(tried.id, &tried.details)?;
@@ -55,9 +60,14 @@ impl Auth {
         let birth_date = details.birth_date.to_string();
         let place = Place::new("app_user.birth_date", user_id.as_bytes());
         let birth_date = key.key.seal(place, birth_date.as_bytes(), &*self.0.random);
-        let session = self.new_session(user_id, device, now);
+        let session = self.new_session(user_id, Device::at(client.address), now);
         let user = User::signed_up(user_id, &email, details.locale.clone(), now);
         let tokens = self.sign(session.clone(), user)?;
+        let event = self
+            .audit(Action::SignedUp, Some(client))
+            .by(user_id)
+            .about(user_id)
+            .in_session(tokens.session.id);
         self.0
             .db
             .write(async move |c| {
@@ -90,6 +100,7 @@ impl Auth {
                 }
                 store::make_decoys(&tried.email_mac).exec(&c).await?;
                 session.store(&c).await?;
+                event.store(&c).await?;
                 Ok(())
             })
             .await?;

@@ -37,6 +37,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     1 "0001_platform.sql",
     2 "0002_identity.sql",
     3 "0003_chat.sql",
+    4 "0004_audit.sql",
 ];
 
 /// What a run of the migrations did.
