@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod data_dir;
 pub mod db;
+pub mod digest;
 pub mod edge;
 pub mod extract;
 pub mod http_client;
