@@ -300,9 +300,10 @@ impl From<AuthError> for Problem {
                     .retry_after(Duration::from_secs(1))
             }
             AuthError::Storage(error) | AuthError::Key(KeyError::Storage(error)) => Problem::storage(error),
-            AuthError::Hash(HashError::Unreadable) | AuthError::Key(_) | AuthError::Signing => {
-                Problem::internal(error)
-            }
+            AuthError::Hash(HashError::Unreadable)
+            | AuthError::Key(_)
+            | AuthError::Job(_)
+            | AuthError::Signing => Problem::internal(error),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{
 use crate::platform::{
     clock::SharedClock,
     db::{self, Db},
-    job::Jobs,
+    job::{Jobs, PrepareError},
     keyring::{KeyError, Keyring, Service},
     problem::{FieldError, Invalid},
     random::SharedRandom,
@@ -86,6 +86,9 @@ pub enum AuthError {
     /// A key or sealed value does not open.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// A mail could not be written down.
+    #[error(transparent)]
+    Job(#[from] PrepareError),
     /// An access token could not be signed.
     #[error("an access token could not be signed")]
     Signing,

@@ -488,7 +488,7 @@ fn problem(error: ChatError, chat: &Chat) -> Problem {
         }
         ChatError::Auth(error) => error.into(),
         ChatError::Storage(error) | ChatError::Key(KeyError::Storage(error)) => Problem::storage(error),
-        ChatError::Key(KeyError::DoesNotOpen(_)) => Problem::internal(error),
+        ChatError::Key(KeyError::DoesNotOpen(_)) | ChatError::Job(_) => Problem::internal(error),
     }
 }
 

@@ -139,6 +139,17 @@ impl From<Error> for JobError {
     }
 }
 
+/// Why a job could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// What it has to say cannot be written as JSON.
+    #[error("the payload of a job of the kind {0} cannot be written as JSON")]
+    Payload(&'static str),
+    /// The services' key is missing.
+    #[error(transparent)]
+    DoesNotOpen(#[from] DoesNotOpen),
+}
+
 /// Why no job could be handed out.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
@@ -165,10 +176,11 @@ impl Jobs {
         &self,
         kind: &'static str,
         payload: &impl Serialize,
-    ) -> std::result::Result<NewJob, DoesNotOpen> {
+    ) -> std::result::Result<NewJob, PrepareError> {
         let now = self.clock.now();
         let id = self.random.uuid(now);
-        let text = Zeroizing::new(serde_json::to_vec(payload).map_err(|_| DoesNotOpen("job.payload"))?);
+        let text = serde_json::to_vec(payload).map_err(|_| PrepareError::Payload(kind))?;
+        let text = Zeroizing::new(text);
         let key = self.keyring.service(Service::Jobs)?;
         let payload = key.seal(Place::new("job.payload", id.as_bytes()), &text, &*self.random);
         Ok(NewJob { id, kind, payload, run_at: now, created_at: now })
