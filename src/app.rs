@@ -145,6 +145,8 @@ impl App {
             clock: Arc::clone(&world.clock),
             database: config.database.clone(),
             lease: config.chat.lease,
+            attempt: job::ATTEMPT,
+            tasks: world.tasks.clone(),
         };
         Ok(App { router, background, auth, db, mailbox })
     }

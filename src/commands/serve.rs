@@ -34,7 +34,7 @@ pub async fn serve(config: Config, mut world: World) -> Result<(), Failure> {
     let listeners = listen(&config).await?;
     let app = App::start(&config, &world).await?;
 
-    app.background.clone().start(&world.tasks);
+    app.background.clone().start();
     serve_metrics(&config, &world.tasks, metrics).await?;
     wait_for_a_signal(&world.tasks)?;
     let address = listeners.first().map(TcpListener::local_addr).transpose()?;
