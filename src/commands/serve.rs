@@ -30,12 +30,14 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 pub async fn serve(config: Config, mut world: World) -> Result<(), Failure> {
     let data_dir = DataDir::take(&config.server.data_dir, &*world.random, world.clock.now())?;
     world.instance = data_dir.instance;
-    let metrics = telemetry::start_metrics();
     let listeners = listen(&config).await?;
+    let metrics = collect_metrics(&config).await?;
     let app = App::start(&config, &world).await?;
 
     app.background.clone().start();
-    serve_metrics(&config, &world.tasks, metrics).await?;
+    if let Some((listener, metrics)) = metrics {
+        serve_metrics(listener, &metrics, &world.tasks);
+    }
     wait_for_a_signal(&world.tasks)?;
     let address = listeners.first().map(TcpListener::local_addr).transpose()?;
     tracing::info!(address = address.map(tracing::field::display), "ready");
@@ -112,29 +114,30 @@ fn end_running_work_after(tasks: &Tasks, limit: Duration) {
     });
 }
 
-async fn serve_metrics(
-    config: &Config,
-    tasks: &Tasks,
-    metrics: Option<PrometheusHandle>,
-) -> Result<(), Failure> {
-    let (Some(address), Some(metrics)) = (config.server.metrics_listen, metrics) else { return Ok(()) };
+/// Starts collecting metrics where somebody can read them. Collected without being read or tidied, they would fill the
+/// memory.
+async fn collect_metrics(config: &Config) -> Result<Option<(TcpListener, PrometheusHandle)>, Failure> {
+    let Some(address) = config.server.metrics_listen else { return Ok(None) };
     let listener =
         TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    Ok(Some((listener, telemetry::start_metrics()?)))
+}
+
+fn serve_metrics(listener: TcpListener, metrics: &PrometheusHandle, tasks: &Tasks) {
     let rendered = metrics.clone();
     let router = Router::new().route("/metrics", get(|| async move { rendered.render() }));
     let serving = tasks.clone();
     tasks.spawn(async move {
         server::serve(vec![listener], router, &serving, METRICS_CONNECTIONS, Duration::ZERO).await;
     });
-    let tidying = tasks.clone();
+    let (tidied, tidying) = (metrics.clone(), tasks.clone());
     tasks.spawn(async move {
         while !tidying.is_stopping() {
-            metrics.run_upkeep();
+            tidied.run_upkeep();
             tokio::select! {
                 () = tokio::time::sleep(METRICS_UPKEEP) => {}
                 () = tidying.stopping() => {}
             }
         }
     });
-    Ok(())
 }

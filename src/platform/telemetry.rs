@@ -3,7 +3,7 @@
 //! Only events of this program are ever shown, whatever the level: drivers and clients log parameters, headers and
 //! bodies at `debug` and `trace`, and those are people's words and our keys.
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// How log lines look.
@@ -48,9 +48,15 @@ const SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 ];
 
-/// Starts collecting metrics and returns what renders them; `None` if that was done before.
-pub fn start_metrics() -> Option<PrometheusHandle> {
-    PrometheusBuilder::new().set_buckets(SECONDS).ok()?.install_recorder().ok()
+/// Starts collecting metrics and returns what renders them. What was measured before is not there.
+///
+/// They grow until they are rendered or [tidied](PrometheusHandle::run_upkeep).
+///
+/// # Errors
+///
+/// When that was done before.
+pub fn start_metrics() -> Result<PrometheusHandle, BuildError> {
+    PrometheusBuilder::new().set_buckets(SECONDS)?.install_recorder()
 }
 
 #[cfg(test)]

@@ -158,10 +158,13 @@ async fn metrics_are_served_on_a_listener_of_their_own() {
         &[("DM__SERVER__METRICS_LISTEN", &free)],
     );
     reqwest::get(format!("{}/v1/companions", server.base)).await.unwrap();
+    let invented = reqwest::Client::new().request("BREW".parse().unwrap(), format!("{}/v1/me", server.base));
+    invented.send().await.unwrap();
     let text = reqwest::get(format!("http://{free}/metrics")).await.unwrap().text().await.unwrap();
     for name in ["http_request_seconds", "db_closure_seconds"] {
         assert!(text.contains(name), "{name} is not there:\n{text}");
     }
     assert!(text.contains("route=\"/v1/companions\""));
+    assert!(text.contains("method=\"other\"") && !text.contains("BREW"), "a caller chose a label:\n{text}");
     assert_eq!(reqwest::get(format!("{}/metrics", server.base)).await.unwrap().status(), 404);
 }
