@@ -1,26 +1,17 @@
-//! The composition root: settings become services, services become routes. The one list of slices.
+//! The composition root: settings become services, services become routes.
 
-use std::{sync::Arc, time::Duration};
+mod routes;
 
-use axum::{
-    Router,
-    http::{HeaderName, HeaderValue, Method, header},
-    middleware,
-    response::{IntoResponse as _, Response},
-};
+use std::sync::Arc;
+
+use axum::Router;
 use secrecy::ExposeSecret as _;
-use serde_json::Value;
-use tower_http::{
-    catch_panic::CatchPanicLayer,
-    cors::{AllowOrigin, CorsLayer},
-};
-use utoipa::OpenApi as _;
-use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
+pub use self::routes::{PUBLIC, document};
 use crate::{
-    account, auth,
-    auth::{Auth, caller::Gate},
+    auth,
+    auth::Auth,
     billing,
     billing::Billing,
     chat,
@@ -28,39 +19,20 @@ use crate::{
         Chat, NamedProvider,
         providers::{demo::Demo, openai::OpenAi},
     },
-    config::{Config, MailSettings, Profile, ProviderKind},
+    config::{Config, MailSettings, ProviderKind},
     jobs::Background,
-    openapi,
     platform::{
         clock::SharedClock,
         db::{self, Db, Declared, MIGRATIONS, MigrateError},
-        edge::{Edge, X_REQUEST_ID, edge},
         http_client,
         job::{self, Jobs},
         keyring::{self, KeyError, Keyring},
         mail::{Mailbox, Mailer, Smtp},
-        problem::Problem,
         random::SharedRandom,
         seal::MasterKeys,
         tasks::Tasks,
     },
 };
-
-/// Paths that anybody may call; `*` stands for everything below. Every other route needs a live session.
-pub const PUBLIC: &[&str] = &[
-    "/v1/auth/*",
-    "/v1/policies",
-    "/v1/companions",
-    "/.well-known/jwks.json",
-    "/problems/{code}",
-    "/openapi.json",
-    "/docs",
-    "/docs/*",
-    "/dev/*",
-];
-
-/// How long a browser may remember what another origin may do.
-const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
 
 /// Every query of the program, for the test that prepares them on both engines.
 pub fn queries() -> Vec<(&'static str, &'static [Declared])> {
@@ -135,7 +107,7 @@ impl App {
         let mailbox =
             matches!(config.mail, MailSettings::Mailbox).then(|| Mailbox::new(Arc::clone(&world.clock)));
         let mailer = mailer(config, mailbox.as_ref())?;
-        let router = router(config, world, &auth, &billing, &chat, mailbox.clone());
+        let router = routes::router(config, world, &auth, &billing, &chat, mailbox.clone());
         let background = Background {
             jobs,
             mailer,
@@ -224,87 +196,3 @@ fn mailer(config: &Config, mailbox: Option<&Mailbox>) -> Result<Arc<dyn Mailer>,
         (MailSettings::Mailbox, None) => return Err(StartError::Setting("there is no mailbox".into())),
     })
 }
-
-/// The document with every route that the slices declare.
-#[derive(utoipa::OpenApi)]
-#[openapi(info(
-    title = "DigitalMistress API",
-    version = "1",
-    description = "Sign-up, sessions and companion chat. Errors are `application/problem+json`; their codes are listed \
-                   at `/problems/{code}`. `POST /v1/chat` speaks the AI SDK UI message stream.",
-    license(name = "Proprietary"),
-    contact()
-))]
-struct Document;
-
-fn slices(auth: &Auth, billing: &Billing, chat: &Chat) -> OpenApiRouter {
-    let account = account::http::Account { auth: auth.clone(), billing: billing.clone() };
-    OpenApiRouter::with_openapi(Document::openapi())
-        .merge(auth::http::router(auth.clone()))
-        .merge(account::http::router(account))
-        .merge(chat::http::router(chat.clone()))
-}
-
-impl App {
-    /// The API document.
-    pub fn document(&self) -> Value {
-        let Background { auth, billing, chat, .. } = &self.background;
-        openapi::complete(slices(auth, billing, chat).to_openapi(), PUBLIC)
-    }
-}
-
-fn router(
-    config: &Config,
-    world: &World,
-    auth: &Auth,
-    billing: &Billing,
-    chat: &Chat,
-    mailbox: Option<Mailbox>,
-) -> Router {
-    let (routes, declared) = slices(auth, billing, chat).split_for_parts();
-    let document = openapi::complete(declared, PUBLIC);
-    let only_hosts = (config.profile == Profile::Development)
-        .then(|| ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec().into());
-    let outermost = Edge {
-        random: Arc::clone(&world.random),
-        clock: Arc::clone(&world.clock),
-        https: config.server.public_url.scheme() == "https",
-        only_hosts,
-    };
-    let mut all = routes.merge(openapi::router(&document));
-    if let Some(mailbox) = mailbox {
-        all = all.merge(mailbox.router());
-    }
-    all.fallback(|| async { Problem::not_found() })
-        .layer(middleware::from_fn_with_state(
-            Gate { auth: auth.clone(), public: PUBLIC },
-            auth::caller::gate,
-        ))
-        .layer(cors(&config.server.allowed_origins))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(outermost, edge))
-}
-
-/// Lets pages of the allowed origins call, and read what they need of the answer.
-fn cors(origins: &[String]) -> CorsLayer {
-    let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
-    CorsLayer::new()
-        .allow_origin(AllowOrigin::list(origins))
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT, X_REQUEST_ID])
-        .expose_headers([
-            X_REQUEST_ID,
-            header::RETRY_AFTER,
-            HeaderName::from_static(chat::ui_stream::PROTOCOL_HEADER.0),
-        ])
-        .max_age(PREFLIGHT_AGE)
-}
-
-/// A handler that panicked failed alone. What it said may hold anything, so it is not repeated.
-fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
-    Problem::internal(Panicked).into_response()
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("a handler panicked")]
-struct Panicked;

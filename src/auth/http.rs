@@ -28,7 +28,7 @@ use crate::platform::{
 };
 
 /// The routes.
-pub fn router(auth: Auth) -> OpenApiRouter {
+pub fn routes() -> OpenApiRouter<Auth> {
     OpenApiRouter::new()
         .routes(routes!(sign_up))
         .routes(routes!(verify_signup))
@@ -38,7 +38,6 @@ pub fn router(auth: Auth) -> OpenApiRouter {
         .routes(routes!(log_out))
         .routes(routes!(policies))
         .routes(routes!(jwks))
-        .with_state(auth)
 }
 
 #[derive(Deserialize, ToSchema)]

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 
 use crate::{
-    app::{App, World},
+    app::{self, World},
     config::{Config, Fault, Profile, Sources},
     platform::{
         clock::SystemClock,
@@ -79,10 +79,9 @@ pub fn run(cli: &Cli, env: Vec<(String, String)>) -> ExitCode {
 }
 
 fn try_run(cli: &Cli, env: Vec<(String, String)>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if matches!(cli.command, Command::Openapi) {
-        // Needs no settings of the operator's: the document is the same everywhere.
-        return say(&format!("{:#}", runtime.block_on(document())?));
+        // Needs no settings: the document is the same everywhere.
+        return say(&format!("{:#}", app::document()));
     }
     let sources = sources(cli, env)?;
     let mut config = Config::load(&sources).map_err(|faults| list(&faults))?;
@@ -92,6 +91,7 @@ fn try_run(cli: &Cli, env: Vec<(String, String)>) -> Result<(), Failure> {
     let world = real_world();
     add_development_key(&mut config, &world)?;
     crate::platform::telemetry::start_logging(config.log_format, config.log_level);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match &cli.command {
             Command::Dev | Command::Serve => serve::serve(config, world).await,
@@ -156,21 +156,6 @@ async fn migrate(config: &Config, world: &World) -> Result<(), Failure> {
         say(&format!("applied {name}"))?;
     }
     if done.applied.is_empty() { say("The schema is up to date.") } else { Ok(()) }
-}
-
-/// The API document, from an app over an empty database.
-pub async fn document() -> Result<serde_json::Value, Failure> {
-    let scratch = std::env::temp_dir().join(format!("digitalmistress-openapi-{}", std::process::id()));
-    let env = vec![("DM__SERVER__DATA_DIR".to_owned(), scratch.display().to_string())];
-    let sources = Sources { profile: Profile::Development, file: None, env };
-    let mut config = Config::load(&sources).map_err(|faults| list(&faults))?;
-    let world = real_world();
-    add_development_key(&mut config, &world)?;
-    let app = App::start(&config, &world).await?;
-    let document = app.document();
-    app.db.close().await?;
-    std::fs::remove_dir_all(&scratch)?;
-    Ok(document)
 }
 
 /// Prints a line for whoever gave the command. A closed pipe ends the command.

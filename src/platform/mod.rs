@@ -13,6 +13,7 @@ pub mod keyring;
 pub mod mail;
 pub mod page;
 pub mod problem;
+pub mod public;
 pub mod random;
 pub mod seal;
 pub mod server;
