@@ -4,7 +4,7 @@ mod banner;
 mod serve;
 mod user;
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
@@ -68,7 +68,7 @@ enum Command {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs a command.
-pub fn run(cli: &Cli, env: Vec<(String, String)>) -> ExitCode {
+pub fn run(cli: &Cli, env: Vec<(OsString, OsString)>) -> ExitCode {
     match try_run(cli, env) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -78,7 +78,7 @@ pub fn run(cli: &Cli, env: Vec<(String, String)>) -> ExitCode {
     }
 }
 
-fn try_run(cli: &Cli, env: Vec<(String, String)>) -> Result<(), Failure> {
+fn try_run(cli: &Cli, env: Vec<(OsString, OsString)>) -> Result<(), Failure> {
     if matches!(cli.command, Command::Openapi) {
         // Needs no settings: the document is the same everywhere.
         return say(&format!("{:#}", app::document()));
@@ -112,9 +112,10 @@ fn real_world() -> World {
     }
 }
 
-fn sources(cli: &Cli, env: Vec<(String, String)>) -> Result<Sources, Failure> {
-    let from_env = env.iter().find(|(name, _)| name == "DM_PROFILE").map(|(_, value)| value.as_str());
-    let given = match (cli.options.profile, from_env) {
+fn sources(cli: &Cli, env: Vec<(OsString, OsString)>) -> Result<Sources, Failure> {
+    let from_env =
+        env.iter().find(|(name, _)| name == "DM_PROFILE").map(|(_, value)| value.to_string_lossy());
+    let given = match (cli.options.profile, from_env.as_deref()) {
         (Some(ProfileName::Development), _) | (None, Some("development")) => Some(Profile::Development),
         (Some(ProfileName::Production), _) | (None, Some("production")) => Some(Profile::Production),
         (None, None) => None,

@@ -73,6 +73,7 @@ impl TestApp {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
         env.extend(settings.clone());
+        let env = env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         let sources = Sources { profile: Profile::Development, file: None, env };
         let mut config = Config::load(&sources).unwrap_or_else(|faults| panic!("{faults:?}"));
         config.master_keys =
