@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use secrecy::ExposeSecret as _;
-use uuid::Uuid;
 
 pub use self::routes::{PUBLIC, document};
 use crate::{
@@ -23,6 +22,7 @@ use crate::{
     jobs::Background,
     platform::{
         clock::SharedClock,
+        data_dir::Instance,
         db::{self, Db, Declared, MIGRATIONS, MigrateError},
         http_client,
         job::{self, Jobs},
@@ -54,8 +54,14 @@ pub struct World {
     pub random: SharedRandom,
     /// Background tasks.
     pub tasks: Tasks,
-    /// This instance's id, the same after a restart.
-    pub instance: Uuid,
+}
+
+/// What commands need of the program: identity, over an open database.
+pub struct Identity {
+    /// Identity.
+    pub auth: Auth,
+    /// The database, to be closed at the end.
+    pub db: Db,
 }
 
 /// The program, ready to answer requests.
@@ -64,8 +70,6 @@ pub struct App {
     pub router: Router,
     /// The background work, not started yet.
     pub background: Background,
-    /// Identity, for commands.
-    pub auth: Auth,
     /// The database, to be closed at the end.
     pub db: Db,
     /// The mailbox, in development.
@@ -93,35 +97,77 @@ pub enum StartError {
 }
 
 impl App {
-    /// Opens the database, brings its schema up to date where that is wanted, and builds the services.
-    pub async fn start(config: &Config, world: &World) -> Result<App, StartError> {
+    /// Opens the database, brings its schema up to date where that is wanted, and builds the services of the server that
+    /// `instance` is.
+    pub async fn start(config: &Config, world: &World, instance: Instance) -> Result<App, StartError> {
         prepare_schema(config, world).await?;
         let db = Db::open(&config.database)?;
-        let parts = services(config, world, db.clone()).await;
-        if parts.is_err() {
-            // Leaves the file tidy; the error that matters is the other one.
-            let _ = db.close().await;
+        let app = build(config, world, instance, &db).await;
+        if app.is_err() {
+            close_after_failure(&db).await;
         }
-        let (auth, billing, chat, jobs) = parts?;
-
-        let mailbox =
-            matches!(config.mail, MailSettings::Mailbox).then(|| Mailbox::new(Arc::clone(&world.clock)));
-        let mailer = mailer(config, mailbox.as_ref())?;
-        let router = routes::router(config, world, &auth, &billing, &chat, mailbox.clone());
-        let background = Background {
-            jobs,
-            mailer,
-            auth: auth.clone(),
-            billing,
-            chat,
-            clock: Arc::clone(&world.clock),
-            database: config.database.clone(),
-            lease: config.chat.lease,
-            attempt: job::ATTEMPT,
-            tasks: world.tasks.clone(),
-        };
-        Ok(App { router, background, auth, db, mailbox })
+        app
     }
+
+    /// Settles the replies that this instance was making when it last ended. Before the first request is answered.
+    pub async fn recover(&self) -> Result<(), db::Error> {
+        self.background.chat.recover().await
+    }
+}
+
+impl Identity {
+    /// Opens the database, whose schema must be up to date, and identity over it.
+    pub async fn open(config: &Config, world: &World) -> Result<Identity, StartError> {
+        Db::check_schema(&config.database, MIGRATIONS).await?;
+        let db = Db::open(&config.database)?;
+        match foundation(config, world, &db).await {
+            Ok(Foundation { auth, .. }) => Ok(Identity { auth, db }),
+            Err(error) => {
+                close_after_failure(&db).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Leaves the file tidy; the error that matters is another one.
+async fn close_after_failure(db: &Db) {
+    let _ = db.close().await;
+}
+
+async fn build(config: &Config, world: &World, instance: Instance, db: &Db) -> Result<App, StartError> {
+    let Foundation { keyring, jobs, auth } = foundation(config, world, db).await?;
+    let billing = Billing::new(db.clone(), Arc::clone(&world.clock), config.billing.clone());
+    let chat = Chat::new(chat::Start {
+        db: db.clone(),
+        keyring,
+        clock: Arc::clone(&world.clock),
+        random: Arc::clone(&world.random),
+        tasks: world.tasks.clone(),
+        jobs: jobs.clone(),
+        auth: auth.clone(),
+        billing: billing.clone(),
+        companions: config.companions.clone(),
+        route: providers(config)?,
+        settings: config.chat.clone(),
+        instance: instance.id(),
+    });
+    let mailbox =
+        matches!(config.mail, MailSettings::Mailbox).then(|| Mailbox::new(Arc::clone(&world.clock)));
+    let router = routes::router(config, world, &auth, &billing, &chat, mailbox.clone());
+    let background = Background {
+        jobs,
+        mailer: mailer(config, mailbox.as_ref())?,
+        auth,
+        billing,
+        chat,
+        clock: Arc::clone(&world.clock),
+        database: config.database.clone(),
+        lease: config.chat.lease,
+        attempt: job::ATTEMPT,
+        tasks: world.tasks.clone(),
+    };
+    Ok(App { router, background, db: db.clone(), mailbox })
 }
 
 async fn prepare_schema(config: &Config, world: &World) -> Result<(), StartError> {
@@ -137,39 +183,23 @@ async fn prepare_schema(config: &Config, world: &World) -> Result<(), StartError
     Ok(())
 }
 
-async fn services(config: &Config, world: &World, db: Db) -> Result<(Auth, Billing, Chat, Jobs), StartError> {
-    let World { clock, random, tasks, instance } = world.clone();
+/// What everything else stands on.
+struct Foundation {
+    keyring: Keyring,
+    jobs: Jobs,
+    auth: Auth,
+}
+
+async fn foundation(config: &Config, world: &World, db: &Db) -> Result<Foundation, StartError> {
+    let World { clock, random, .. } = world.clone();
     let keys =
         config.master_keys.as_ref().ok_or_else(|| StartError::Setting("there is no master key".into()))?;
     let masters = MasterKeys::parse(keys.expose_secret()).map_err(StartError::Setting)?;
     let keyring = Keyring::open(db.clone(), masters, Arc::clone(&random), Arc::clone(&clock)).await?;
     let jobs = Jobs::new(db.clone(), keyring.clone(), Arc::clone(&clock), Arc::clone(&random));
-    let auth = Auth::start(
-        db.clone(),
-        keyring.clone(),
-        Arc::clone(&clock),
-        Arc::clone(&random),
-        jobs.clone(),
-        config.auth.clone(),
-    )
-    .await?;
-    let billing = Billing::new(db.clone(), Arc::clone(&clock), config.billing.clone());
-    let chat = Chat::new(chat::Start {
-        db,
-        keyring,
-        clock,
-        random,
-        tasks,
-        jobs: jobs.clone(),
-        auth: auth.clone(),
-        billing: billing.clone(),
-        companions: config.companions.clone(),
-        route: providers(config)?,
-        settings: config.chat.clone(),
-        instance,
-    });
-    chat.recover().await?;
-    Ok((auth, billing, chat, jobs))
+    let settings = config.auth.clone();
+    let auth = Auth::start(db.clone(), keyring.clone(), clock, random, jobs.clone(), settings).await?;
+    Ok(Foundation { keyring, jobs, auth })
 }
 
 fn providers(config: &Config) -> Result<Vec<NamedProvider>, StartError> {

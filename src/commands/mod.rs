@@ -7,7 +7,6 @@ mod user;
 use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use uuid::Uuid;
 
 use crate::{
     app::{self, World},
@@ -102,14 +101,9 @@ fn try_run(cli: &Cli, env: Vec<(OsString, OsString)>) -> Result<(), Failure> {
     })
 }
 
-/// The machine's clock and randomness. The instance is nobody until a data directory is taken.
+/// The machine's clock and randomness.
 fn real_world() -> World {
-    World {
-        clock: Arc::new(SystemClock),
-        random: Arc::new(SystemRandom),
-        tasks: Tasks::default(),
-        instance: Uuid::nil(),
-    }
+    World { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), tasks: Tasks::default() }
 }
 
 fn sources(cli: &Cli, env: Vec<(OsString, OsString)>) -> Result<Sources, Failure> {

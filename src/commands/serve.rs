@@ -16,7 +16,7 @@ use super::{Failure, banner};
 use crate::{
     app::{App, World},
     config::{Config, Profile},
-    platform::{data_dir::DataDir, server, tasks::Tasks, telemetry},
+    platform::{data_dir::DataDir, lock::FileLock, server, tasks::Tasks, telemetry},
 };
 
 /// How long wrapping up may take after running work was told to.
@@ -27,12 +27,13 @@ const METRICS_CONNECTIONS: usize = 16;
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// Runs the server until it is told to end.
-pub async fn serve(config: Config, mut world: World) -> Result<(), Failure> {
+pub async fn serve(config: Config, world: World) -> Result<(), Failure> {
     let data_dir = DataDir::take(&config.server.data_dir, &*world.random, world.clock.now())?;
-    world.instance = data_dir.instance;
+    let _database = take_database(&config)?;
     let listeners = listen(&config).await?;
     let metrics = collect_metrics(&config).await?;
-    let app = App::start(&config, &world).await?;
+    let app = App::start(&config, &world, data_dir.instance).await?;
+    app.recover().await?;
 
     app.background.clone().start();
     if let Some((listener, metrics)) = metrics {
@@ -57,6 +58,17 @@ pub async fn serve(config: Config, mut world: World) -> Result<(), Failure> {
     app.db.close().await?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Two servers on one SQLite file would settle each other's replies, wherever their data directories are. Commands take
+/// no lock: they work beside a server.
+fn take_database(config: &Config) -> Result<Option<FileLock>, Failure> {
+    let Some(file) = config.database.sqlite_path() else { return Ok(None) };
+    match FileLock::take_beside(&file) {
+        Ok(Some(lock)) => Ok(Some(lock)),
+        Ok(None) => Err(format!("another server is using the database file {}", file.display()).into()),
+        Err(error) => Err(format!("the database file {} cannot be locked: {error}", file.display()).into()),
+    }
 }
 
 /// Binds the address; in development the same port of the other loopback family, too, because `localhost` may mean either.

@@ -10,6 +10,7 @@ pub mod http_client;
 pub mod job;
 pub mod json;
 pub mod keyring;
+pub mod lock;
 pub mod mail;
 pub mod page;
 pub mod problem;
