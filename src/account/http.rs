@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    auth::{Auth, Consent, CurrentUser, SessionView, User, profile::ProfileChange},
+    auth::{Auth, Consent, CurrentUser, ProfileChange, SessionView, User},
     billing::{Billing, Quota, Subscription},
     platform::{extract::ApiJson, json::Patch, problem::Problem},
 };
@@ -21,12 +21,8 @@ pub struct Account {
 }
 
 /// The routes.
-pub fn router(account: Account) -> OpenApiRouter {
-    OpenApiRouter::new()
-        .routes(routes!(session))
-        .routes(routes!(me, change_me))
-        .routes(routes!(consent))
-        .with_state(account)
+pub fn routes() -> OpenApiRouter<Account> {
+    OpenApiRouter::new().routes(routes!(session)).routes(routes!(me, change_me)).routes(routes!(consent))
 }
 
 #[derive(Serialize, ToSchema)]

@@ -25,6 +25,11 @@ impl Email {
         }
         let (local, domain) = address.rsplit_once('@').ok_or_else(invalid)?;
         let domain = idna::domain_to_ascii_strict(domain).map_err(|_| invalid())?;
+        // No top-level domain is a number (RFC 3696, 2): this is an address of the network, or mistyped.
+        let top = domain.rsplit('.').next().unwrap_or_default();
+        if top.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(invalid());
+        }
         // Quoted local parts are legal, rare, and a way to write one mailbox in many forms.
         if !domain.contains('.') || local.contains(['"', '\\', ' ']) || local.chars().any(char::is_control) {
             return Err(invalid());
@@ -51,6 +56,11 @@ impl Email {
     pub fn local(&self) -> &str {
         self.key.rsplit_once('@').map_or("", |(local, _)| local)
     }
+
+    /// The part after the `@`, in ASCII.
+    pub fn domain(&self) -> &str {
+        self.key.rsplit_once('@').map_or("", |(_, domain)| domain)
+    }
 }
 
 #[cfg(test)]
@@ -65,6 +75,7 @@ mod tests {
             assert_eq!(Email::parse(typed).map(|email| email.key), Ok("ann@example.com".into()), "{typed}");
         }
         assert_eq!(Email::parse("a@bücher.example").unwrap().key(), "a@xn--bcher-kva.example");
+        assert_eq!(Email::parse("a@1.2.3.4.example").unwrap().key(), "a@1.2.3.4.example");
         assert_eq!(Email::parse("Ann@Example.com").unwrap().address(), "Ann@example.com");
     }
 
@@ -86,6 +97,9 @@ mod tests {
             "ann@example..com",
             "a@b@c.com",
             "ann@[127.0.0.1]",
+            "ann@1.2.3.4",
+            "ann@１.２.３.４",
+            "ann@example.123",
             &long,
         ] {
             assert!(Email::parse(typed).is_err(), "{typed:?}");

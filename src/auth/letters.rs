@@ -27,3 +27,17 @@ pub fn already_registered(to: &str) -> Mail {
     }
     .lay_out()
 }
+
+/// To an address that was refused lately. It names no reason: somebody else may have used the address, or reads along.
+pub fn signup_refused(to: &str) -> Mail {
+    Letter {
+        to,
+        subject: "Your sign-up",
+        opening: "Somebody, probably you, asked to sign up with this address. At the moment we cannot open an account \
+                  for it.",
+        code: None,
+        closing: "That ends by itself after at most 30 days. If it was not you, you need not do anything; if you think \
+                  that it is a mistake, write to us.",
+    }
+    .lay_out()
+}

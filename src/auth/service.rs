@@ -1,20 +1,19 @@
-//! Identity's shared parts, and what it knows of its users.
+//! Identity's shared parts, its errors and its housekeeping. What it can do is in the parts, one `impl Auth` in each.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use uuid::Uuid;
 
 use super::{
-    AgeAssurance, AuthSettings, Caller, Consent, Email, HashError, Jwks, Policy, Role, User,
-    access_token::{AccessTokens, Claims, SigningKeyError},
-    password::{Hasher, Password},
-    store::{self, ConsentRow},
+    AuthSettings, Email, HashError,
+    password::{Hasher, Pepper},
+    session, signup,
+    tokens::{AccessTokens, SigningKeyError},
 };
 use crate::platform::{
     clock::SharedClock,
     db::{self, Db},
-    job::Jobs,
+    job::{Jobs, PrepareError},
     keyring::{KeyError, Keyring, Service},
     problem::{FieldError, Invalid},
     random::SharedRandom,
@@ -23,7 +22,7 @@ use crate::platform::{
 
 /// Identity.
 #[derive(Clone)]
-pub struct Auth(Arc<Parts>);
+pub struct Auth(pub(super) Arc<Parts>);
 
 /// What the service works with.
 pub struct Parts {
@@ -35,13 +34,6 @@ pub struct Parts {
     pub(super) hasher: Hasher,
     pub(super) tokens: AccessTokens,
     pub(super) settings: AuthSettings,
-}
-
-impl std::ops::Deref for Auth {
-    type Target = Parts;
-    fn deref(&self) -> &Parts {
-        &self.0
-    }
 }
 
 /// Why identity refuses, named for what a caller can do.
@@ -86,6 +78,12 @@ pub enum AuthError {
     /// A key or sealed value does not open.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Stored data that cannot be read, or could not be written in its form.
+    #[error("what {0} holds cannot be read")]
+    Stored(&'static str),
+    /// A mail could not be written down.
+    #[error(transparent)]
+    Job(#[from] PrepareError),
     /// An access token could not be signed.
     #[error("an access token could not be signed")]
     Signing,
@@ -106,6 +104,9 @@ pub enum StartError {
     /// The signing keys cannot be used.
     #[error(transparent)]
     SigningKey(#[from] SigningKeyError),
+    /// The key of passwords is missing.
+    #[error(transparent)]
+    Pepper(#[from] DoesNotOpen),
     /// The threads that hash passwords did not start.
     #[error("the threads that hash passwords did not start: {0}")]
     Threads(#[from] std::io::Error),
@@ -122,140 +123,33 @@ impl Auth {
         settings: AuthSettings,
     ) -> Result<Auth, StartError> {
         let tokens = AccessTokens::open(&db, &keyring, &*random, clock.now(), &settings).await?;
-        let hasher = Hasher::start(Arc::clone(&random))?;
+        let pepper = Pepper::new(keyring.service(Service::Passwords)?);
+        let hasher = Hasher::start(Arc::clone(&random), &pepper)?;
         Ok(Auth(Arc::new(Parts { db, keyring, clock, random, jobs, hasher, tokens, settings })))
     }
 
-    /// The documents that people consent to.
-    pub fn policies(&self) -> &[Policy] {
-        &self.settings.policies
-    }
+    /// Removes a batch of the rows of each table that have had their time, each in a transaction of its own. Returns how
+    /// many the largest batch had; called again while that is a whole one.
+    pub async fn sweep(&self) -> Result<u64, db::Error> {
+        use session::store::remove_ended_sessions;
+        use signup::store::{remove_expired_age_refusals, remove_expired_signups};
 
-    /// The public keys of access tokens.
-    pub fn jwks(&self) -> Jwks {
-        self.tokens.jwks()
-    }
-
-    /// Who presents this access token.
-    ///
-    /// # Errors
-    ///
-    /// [`AuthError::Unauthenticated`] for a token that is not valid and for a session that has ended.
-    pub async fn authenticate(&self, token: &str) -> Result<Caller, AuthError> {
-        let now = self.clock.now();
-        let Claims { sid, sub, .. } =
-            self.tokens.verify(token, now).map_err(|_| AuthError::Unauthenticated)?;
-        let live = self.db.read(async |c| store::live_session(sid, sub, now).opt(&c).await).await?;
-        let live = live.ok_or(AuthError::Unauthenticated)?;
-        Ok(Caller { user_id: live.user_id, session_id: live.id, role: live.role })
-    }
-
-    /// Whether a caller's session still lives: for what lasts longer than a request.
-    pub async fn is_live(&self, caller: Caller) -> Result<bool, AuthError> {
-        let (Caller { session_id, user_id, .. }, now) = (caller, self.clock.now());
-        let live =
-            self.db.read(async |c| store::live_session(session_id, user_id, now).opt(&c).await).await?;
-        Ok(live.is_some())
-    }
-
-    /// Stores consents. Each names the current version of a document.
-    pub async fn consent(&self, id: Uuid, consents: Vec<Consent>) -> Result<User, AuthError> {
-        self.check_consents(&consents)?;
-        let now = self.clock.now();
-        self.db
-            .write(async move |c| {
-                for Consent { document, version } in &consents {
-                    store::add_consent(id, document, version, now).exec(&c).await?;
-                }
-                Ok::<_, db::Error>(())
-            })
-            .await?;
-        self.user(id).await
-    }
-
-    /// Refuses a user who has not accepted the current version of every required document.
-    pub async fn require_consents(&self, id: Uuid) -> Result<(), AuthError> {
-        let given = self.db.read(async |c| store::consents_of(id).all(&c).await).await?;
-        let has = |policy: &Policy| {
-            given
-                .iter()
-                .any(|row: &ConsentRow| row.document == policy.document && row.version == policy.version)
-        };
-        let complete = self.policies().iter().filter(|policy| policy.required).all(has);
-        if complete { Ok(()) } else { Err(AuthError::ConsentRequired) }
-    }
-
-    /// Creates a user for whose age and consents the operator vouches.
-    pub async fn create_user(&self, email: Email, password: Password, role: Role) -> Result<Uuid, AuthError> {
-        self.settings
-            .password
-            .check(&password, &email)
-            .map_err(|invalid| invalid_field("/password", invalid))?;
-        let hash = self.hasher.hash(password).await?;
-        let now = self.clock.now();
-        let id = self.random.uuid(now);
-        let key = self.keyring.new_user_key(id);
-        let policies = self.settings.policies.clone();
-        self.db
-            .write(async move |c| {
-                let (address, email_key) = (email.address(), email.key());
-                let user = store::add_user(
-                    id,
-                    address,
-                    email_key,
-                    &hash,
-                    role,
-                    None,
-                    None,
-                    AgeAssurance::Operator,
-                    now,
-                );
-                if user.exec(&c).await? == 0 {
-                    return Err(AuthError::AddressTaken);
-                }
-                key.store(&c, now).await?;
-                for Policy { document, version, .. } in &policies {
-                    store::add_consent(id, document, version, now).exec(&c).await?;
-                }
-                Ok(())
-            })
-            .await?;
-        Ok(id)
-    }
-
-    /// Removes rows that have had their time. Called now and then.
-    pub async fn sweep(&self) -> Result<(), db::Error> {
-        let now = self.clock.now();
-        self.db
-            .write(async move |c| {
-                store::remove_expired_signups(now).exec(&c).await?;
-                store::remove_expired_age_refusals(now).exec(&c).await?;
-                store::remove_ended_sessions(now).exec(&c).await
-            })
-            .await?;
-        Ok(())
-    }
-
-    /// Checks that consents name documents at their current versions.
-    pub(super) fn check_consents(&self, consents: &[Consent]) -> Result<(), AuthError> {
-        if consents.is_empty() {
-            return Err(invalid_field("/consents", Invalid::new("missing", "Consent is needed.")));
-        }
-        let is_current = |consent: &Consent| {
-            self.policies()
-                .iter()
-                .any(|policy| policy.document == consent.document && policy.version == consent.version)
-        };
-        if consents.iter().all(is_current) { Ok(()) } else { Err(AuthError::PolicyOutdated) }
+        let (db, now) = (&self.0.db, self.now());
+        let removed = [
+            db.write(async move |c| remove_expired_signups(now).exec(&c).await).await?,
+            db.write(async move |c| remove_expired_age_refusals(now).exec(&c).await).await?,
+            db.write(async move |c| remove_ended_sessions(now).exec(&c).await).await?,
+        ];
+        Ok(removed.into_iter().max().unwrap_or(0))
     }
 
     /// A keyed hash of an address: all that is stored of one that is not a user's.
     pub(super) fn address_mac(&self, email: &Email) -> Result<[u8; 32], AuthError> {
-        Ok(self.keyring.service(Service::Hashes)?.mac("address", email.key().as_bytes()))
+        Ok(self.0.keyring.service(Service::Hashes)?.mac("address", email.key().as_bytes()))
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.0.clock.now()
     }
 }
 

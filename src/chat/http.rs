@@ -41,7 +41,7 @@ use crate::{
 const CHAT_BODY_LIMIT: usize = 256 * 1024;
 
 /// The routes.
-pub fn router(chat: Chat) -> OpenApiRouter {
+pub fn routes() -> OpenApiRouter<Chat> {
     OpenApiRouter::new()
         .routes(routes!(companions))
         .routes(routes!(send_message))
@@ -50,7 +50,6 @@ pub fn router(chat: Chat) -> OpenApiRouter {
         .routes(routes!(conversations, create_conversation))
         .routes(routes!(conversation, change_conversation, delete_conversation))
         .routes(routes!(messages))
-        .with_state(chat)
 }
 
 /// The companions
@@ -305,7 +304,7 @@ impl From<ChatError> for Problem {
             }
             ChatError::Auth(error) => error.into(),
             ChatError::Storage(error) | ChatError::Key(KeyError::Storage(error)) => Problem::storage(error),
-            ChatError::Key(KeyError::DoesNotOpen(_)) => Problem::internal(error),
+            ChatError::Key(KeyError::DoesNotOpen(_)) | ChatError::Job(_) => Problem::internal(error),
         }
     }
 }

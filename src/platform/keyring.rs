@@ -44,10 +44,13 @@ pub enum Service {
     Signing,
     /// Keyed hashes and cursors.
     Hashes,
+    /// What passwords are hashed with beside their salt.
+    Passwords,
 }
 
 impl Service {
-    const ALL: [Service; 4] = [Service::Jobs, Service::Signup, Service::Signing, Service::Hashes];
+    const ALL: [Service; 5] =
+        [Service::Jobs, Service::Signup, Service::Signing, Service::Hashes, Service::Passwords];
 
     const fn owner(self) -> &'static str {
         match self {
@@ -55,6 +58,7 @@ impl Service {
             Service::Signup => "service/signup",
             Service::Signing => "service/signing",
             Service::Hashes => "service/hashes",
+            Service::Passwords => "service/passwords",
         }
     }
 }

@@ -21,6 +21,10 @@ const ROOT: &[(&str, &[&str])] = &[
     ("commands", &["app", "config", "jobs", "openapi"]),
 ];
 
+/// Breaches of the layers that are known. The list only gets shorter.
+const TO_BE_MENDED: &[(&str, &str)] =
+    &[("src/chat/http.rs", ".keyring"), ("src/chat/service.rs", "Deref for")];
+
 /// Every source file under a directory, with its text.
 fn sources(directory: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
@@ -125,7 +129,7 @@ fn inside_a_slice_the_layers_hold() {
         let file = Path::new(&path).file_stem().unwrap().to_str().unwrap();
         let is_http = matches!(file, "http" | "caller") || path.contains("/http/");
         let mut forbid = |what: &str, why: &str| {
-            if code.contains(what) {
+            if code.contains(what) && !TO_BE_MENDED.contains(&(path.as_str(), what)) {
                 breaches.push(format!("{path} has `{what}`: {why}"));
             }
         };
@@ -133,8 +137,18 @@ fn inside_a_slice_the_layers_hold() {
             forbid("queries!", "SQL lives in store.rs");
             forbid("store::", "handlers talk to the service");
             forbid(".write(", "the service opens transactions");
+            forbid(".read(async", "the service reads");
+            forbid(".read_slow(", "the service reads");
+            // What the service works with, by field, by import or by way of `Deref`.
+            for tool in [
+                ".0.", ".db", ".keyring", ".jobs", ".hasher", "Db,", "Db}", "Conn", "Keyring", "Jobs",
+                "Hasher",
+            ] {
+                forbid(tool, "handlers reach the service and nothing that it works with");
+            }
         } else {
             forbid("axum::", "only http.rs knows HTTP");
+            forbid("Deref for", "a service hands its parts to nobody");
             forbid("http::router", "only http.rs knows routes");
         }
         if file == "store" {

@@ -6,13 +6,17 @@
 use std::{sync::Arc, time::Duration};
 
 use argon2::{
-    Algorithm, Argon2, Block, Params, Version,
+    Algorithm, Argon2, Block, KeyId, Params, ParamsBuilder, Version,
     password_hash::phc::{Ident, Output, ParamsString, PasswordHash, Salt},
 };
 use tokio::{sync::oneshot, time::Instant};
+use zeroize::Zeroizing;
 
 use super::Password;
-use crate::platform::{random::SharedRandom, seal::equal};
+use crate::platform::{
+    random::SharedRandom,
+    seal::{DataKey, equal},
+};
 
 /// Argon2id v19, 19 MiB, two passes, one lane (OWASP Password Storage Cheat Sheet).
 const MEMORY_KIB: u32 = 19_456;
@@ -25,9 +29,8 @@ const QUEUE_PER_THREAD: usize = 32;
 /// How long a hash may wait before it is refused.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// What an unknown account's password is compared with, so that the answer takes as long as for a known one.
-const DUMMY: &str =
-    "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdC4uLg$ODx8mOkdXlp2Gcn0l2lN8PgG6m0RIgeuqkXyVnPm7jU";
+/// The salt of the dummy that an unknown account's password is compared with.
+const NO_SALT: &[u8; 16] = b"nobody has this.";
 
 /// Why there is no answer about a password.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
@@ -38,6 +41,37 @@ pub enum HashError {
     /// A stored hash cannot be read.
     #[error("a stored password hash cannot be read")]
     Unreadable,
+    /// A stored hash was made with a key that is not there.
+    #[error("a stored password hash was made with another key")]
+    UnknownKey,
+    /// A hash could not be made. Never in practice: the parameters are constants.
+    #[error("a password could not be hashed")]
+    Failed,
+}
+
+/// What came of comparing a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it is the right one.
+    pub right: bool,
+    /// Whether the stored hash lags behind in parameters or key and should be made anew.
+    pub outdated: bool,
+}
+
+/// The pepper: a secret that is not in the database in the clear and goes into every hash. Its id stands in the hash.
+#[derive(Clone)]
+pub struct Pepper {
+    id: [u8; 8],
+    secret: Zeroizing<[u8; 32]>,
+}
+
+impl Pepper {
+    /// Derives the pepper from a service's key.
+    pub fn new(key: &DataKey) -> Pepper {
+        // The last eight bytes of a UUIDv7 are random; an Argon2 key id has no room for more.
+        let (_, id) = key.id().as_u64_pair();
+        Pepper { id: id.to_be_bytes(), secret: Zeroizing::new(key.mac("password", b"argon2 secret")) }
+    }
 }
 
 /// Hashes and verifies passwords.
@@ -55,7 +89,7 @@ struct Job {
 
 enum Task {
     Hash { salt: [u8; 16], answer: oneshot::Sender<Result<String, HashError>> },
-    Verify { stored: Option<String>, answer: oneshot::Sender<Result<bool, HashError>> },
+    Verify { stored: Option<String>, answer: oneshot::Sender<Result<Verdict, HashError>> },
 }
 
 impl Hasher {
@@ -64,14 +98,16 @@ impl Hasher {
     /// # Errors
     ///
     /// When no thread can be started.
-    pub fn start(random: SharedRandom) -> std::io::Result<Hasher> {
+    pub fn start(random: SharedRandom, pepper: &Pepper) -> std::io::Result<Hasher> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = cores.saturating_sub(1).max(1);
         let (queue, jobs) = std::sync::mpsc::sync_channel(threads.saturating_mul(QUEUE_PER_THREAD));
         let jobs = Arc::new(std::sync::Mutex::new(jobs));
         for number in 1..=threads {
-            let jobs = Arc::clone(&jobs);
-            std::thread::Builder::new().name(format!("password-hash-{number}")).spawn(move || work(&jobs))?;
+            let (jobs, pepper) = (Arc::clone(&jobs), pepper.clone());
+            std::thread::Builder::new()
+                .name(format!("password-hash-{number}"))
+                .spawn(move || work(&jobs, &pepper))?;
         }
         Ok(Hasher { queue, random })
     }
@@ -84,7 +120,7 @@ impl Hasher {
     }
 
     /// Compares a password with a stored hash; without one, with a dummy that nothing matches.
-    pub async fn verify(&self, password: Password, stored: Option<String>) -> Result<bool, HashError> {
+    pub async fn verify(&self, password: Password, stored: Option<String>) -> Result<Verdict, HashError> {
         let (answer, verified) = oneshot::channel();
         self.submit(password, Task::Verify { stored, answer })?;
         verified.await.unwrap_or(Err(HashError::Busy))
@@ -100,7 +136,7 @@ impl Hasher {
 }
 
 /// One thread: takes jobs until the program ends.
-fn work(jobs: &std::sync::Mutex<std::sync::mpsc::Receiver<Job>>) {
+fn work(jobs: &std::sync::Mutex<std::sync::mpsc::Receiver<Job>>, pepper: &Pepper) {
     let mut memory: Vec<Block> = Vec::new();
     loop {
         // The lock is held only while waiting for a job, so the threads take turns.
@@ -113,14 +149,14 @@ fn work(jobs: &std::sync::Mutex<std::sync::mpsc::Receiver<Job>>) {
         match job.task {
             Task::Hash { salt, answer } if !answer.is_closed() => {
                 let result =
-                    if late { Err(HashError::Busy) } else { hash(&job.password, &salt, &mut memory) };
+                    if late { Err(HashError::Busy) } else { hash(&job.password, &salt, pepper, &mut memory) };
                 let _ = answer.send(result);
             }
             Task::Verify { stored, answer } if !answer.is_closed() => {
                 let result = if late {
                     Err(HashError::Busy)
                 } else {
-                    verify(&job.password, stored.as_deref(), &mut memory)
+                    verify(&job.password, stored.as_deref(), pepper, &mut memory)
                 };
                 let _ = answer.send(result);
             }
@@ -129,9 +165,14 @@ fn work(jobs: &std::sync::Mutex<std::sync::mpsc::Receiver<Job>>) {
     }
 }
 
-fn hash(password: &Password, salt: &[u8], memory: &mut Vec<Block>) -> Result<String, HashError> {
-    let params = params().map_err(|_| HashError::Unreadable)?;
-    let tag = tag(password, salt, params.clone(), memory)?;
+fn hash(
+    password: &Password,
+    salt: &[u8],
+    pepper: &Pepper,
+    memory: &mut Vec<Block>,
+) -> Result<String, HashError> {
+    let params = params(pepper)?;
+    let tag = tag(password, salt, params.clone(), Some(pepper), memory)?;
     let build = || {
         Ok::<_, argon2::password_hash::phc::Error>(PasswordHash {
             algorithm: Ident::new("argon2id")?,
@@ -141,34 +182,66 @@ fn hash(password: &Password, salt: &[u8], memory: &mut Vec<Block>) -> Result<Str
             hash: Some(Output::new(&tag)?),
         })
     };
-    build().map(|phc| phc.to_string()).map_err(|_| HashError::Unreadable)
+    build().map(|phc| phc.to_string()).map_err(|_| HashError::Failed)
 }
 
-fn verify(password: &Password, stored: Option<&str>, memory: &mut Vec<Block>) -> Result<bool, HashError> {
-    let known = stored.is_some();
-    let stored = PasswordHash::new(stored.unwrap_or(DUMMY)).map_err(|_| HashError::Unreadable)?;
+fn verify(
+    password: &Password,
+    stored: Option<&str>,
+    pepper: &Pepper,
+    memory: &mut Vec<Block>,
+) -> Result<Verdict, HashError> {
+    let current = params(pepper)?;
+    let Some(stored) = stored else {
+        // As much work as for a hash that was made today.
+        tag(password, NO_SALT, current, Some(pepper), memory)?;
+        return Ok(Verdict { right: false, outdated: false });
+    };
+    let stored = PasswordHash::new(stored).map_err(|_| HashError::Unreadable)?;
     let params = Params::try_from(&stored).map_err(|_| HashError::Unreadable)?;
     let (Some(salt), Some(expected)) = (stored.salt, stored.hash) else { return Err(HashError::Unreadable) };
-    let tag = tag(password, &salt, params, memory)?;
-    Ok(equal(&tag, expected.as_bytes()) && known)
+    // A hash without a key's id was made without a key.
+    let pepper = match params.keyid() {
+        [] => None,
+        id if id == pepper.id => Some(pepper),
+        _ => return Err(HashError::UnknownKey),
+    };
+    let outdated = params != current;
+    let tag = tag(password, &salt, params, pepper, memory)?;
+    Ok(Verdict { right: equal(&tag, expected.as_bytes()), outdated })
 }
 
-fn params() -> argon2::Result<Params> {
-    Params::new(MEMORY_KIB, PASSES, LANES, Some(TAG_LEN))
+/// The parameters of a hash that is made now.
+fn params(pepper: &Pepper) -> Result<Params, HashError> {
+    let key = KeyId::new(&pepper.id).map_err(|_| HashError::Failed)?;
+    ParamsBuilder::new()
+        .m_cost(MEMORY_KIB)
+        .t_cost(PASSES)
+        .p_cost(LANES)
+        .output_len(TAG_LEN)
+        .keyid(key)
+        .build()
+        .map_err(|_| HashError::Failed)
 }
 
 fn tag(
     password: &Password,
     salt: &[u8],
     params: Params,
+    pepper: Option<&Pepper>,
     memory: &mut Vec<Block>,
 ) -> Result<[u8; TAG_LEN], HashError> {
     memory.resize(params.block_count(), Block::default());
-    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let (algorithm, version) = (Algorithm::Argon2id, Version::V0x13);
+    let argon2 = match pepper {
+        Some(pepper) => Argon2::new_with_secret(&*pepper.secret, algorithm, version, params)
+            .map_err(|_| HashError::Failed)?,
+        None => Argon2::new(algorithm, version, params),
+    };
     let mut tag = [0; TAG_LEN];
     argon2
         .hash_password_into_with_memory(password.expose().as_bytes(), salt, &mut tag, memory.as_mut_slice())
-        .map_err(|_| HashError::Unreadable)?;
+        .map_err(|_| HashError::Failed)?;
     Ok(tag)
 }
 
@@ -178,30 +251,47 @@ mod tests {
     use crate::platform::random::SystemRandom;
     use secrecy::SecretString;
 
+    fn pepper() -> Pepper {
+        Pepper { id: *b"a key id", secret: Zeroizing::new([7; 32]) }
+    }
+
+    fn start() -> Hasher {
+        Hasher::start(Arc::new(SystemRandom), &pepper()).unwrap()
+    }
+
+    fn verdict(right: bool, outdated: bool) -> Result<Verdict, HashError> {
+        Ok(Verdict { right, outdated })
+    }
+
     fn password(text: &str) -> Password {
         Password::parse(&SecretString::from(text)).unwrap()
     }
 
     #[tokio::test]
     async fn a_password_verifies_against_its_own_hash_only() {
-        let hasher = Hasher::start(Arc::new(SystemRandom)).unwrap();
+        let hasher = start();
         let stored = hasher.hash(password("seven quiet lanterns")).await.unwrap();
-        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
+        assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1,keyid=YSBrZXkgaWQ$"), "{stored}");
         assert_ne!(stored, hasher.hash(password("seven quiet lanterns")).await.unwrap(), "salted");
 
-        assert_eq!(hasher.verify(password("seven quiet lanterns"), Some(stored.clone())).await, Ok(true));
-        assert_eq!(hasher.verify(password("wrong quiet lanterns"), Some(stored)).await, Ok(false));
-        assert_eq!(hasher.verify(password(""), None).await, Ok(false));
-        assert_eq!(hasher.verify(password("x"), Some("garbage".into())).await, Err(HashError::Unreadable));
+        let verify = async |typed: &str, stored: Option<&str>| {
+            hasher.verify(password(typed), stored.map(str::to_owned)).await
+        };
+        assert_eq!(verify("seven quiet lanterns", Some(&stored)).await, verdict(true, false));
+        assert_eq!(verify("wrong quiet lanterns", Some(&stored)).await, verdict(false, false));
+        assert_eq!(verify("", None).await, verdict(false, false));
+        assert_eq!(verify("x", Some("garbage")).await, Err(HashError::Unreadable));
     }
 
     #[test]
-    fn the_dummy_costs_what_a_new_hash_costs() {
-        let dummy = PasswordHash::new(DUMMY).unwrap();
-        let cost = |params: &Params| (params.m_cost(), params.t_cost(), params.p_cost(), params.output_len());
-        let expected = Params::new(MEMORY_KIB, PASSES, LANES, Some(TAG_LEN)).unwrap();
-        assert_eq!(cost(&Params::try_from(&dummy).unwrap()), cost(&expected));
-        assert_eq!(dummy.salt.unwrap().len(), 16);
+    fn a_hash_needs_the_key_that_it_names() {
+        let memory = &mut Vec::new();
+        let typed = password("seven quiet lanterns");
+        let stored = hash(&typed, NO_SALT, &pepper(), memory).unwrap();
+        let renamed = Pepper { id: *b"another.", ..pepper() };
+        assert_eq!(verify(&typed, Some(&stored), &renamed, memory), Err(HashError::UnknownKey));
+        let other = Pepper { secret: Zeroizing::new([8; 32]), ..pepper() };
+        assert_eq!(verify(&typed, Some(&stored), &other, memory), verdict(false, false));
     }
 
     /// Another implementation's result (the reference `argon2` command), so that ours is Argon2id and nothing else.
@@ -209,12 +299,13 @@ mod tests {
     fn the_reference_implementation_agrees() {
         let stored = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
         let memory = &mut Vec::new();
-        assert_eq!(verify(&password("password"), Some(stored), memory), Ok(true));
+        let verdict = verify(&password("password"), Some(stored), &pepper(), memory).unwrap();
+        assert!(verdict.right && verdict.outdated);
     }
 
     #[tokio::test]
     async fn who_would_wait_too_long_is_refused() {
-        let hasher = Hasher::start(Arc::new(SystemRandom)).unwrap();
+        let hasher = start();
         let mut accepted = Vec::new();
         let mut refused = 0;
         for _ in 0..200 {

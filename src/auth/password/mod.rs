@@ -4,7 +4,7 @@ mod hasher;
 mod rules;
 
 pub use self::{
-    hasher::{HashError, Hasher},
+    hasher::{HashError, Hasher, Pepper},
     rules::PasswordRules,
 };
 

@@ -9,7 +9,7 @@ use crate::{auth::email::Email, platform::problem::Invalid};
 
 /// Common passwords of eight characters and more, lower-case, sorted. Where they come from: docs/third-party.md.
 static BLOCKLIST: LazyLock<Vec<&'static str>> =
-    LazyLock::new(|| include_str!("../blocklist.txt").lines().collect());
+    LazyLock::new(|| include_str!("blocklist.txt").lines().collect());
 
 /// Words that say nothing here, because they are on the page.
 const CONTEXT: &[&str] = &["digitalmistress.ai", "digitalmistress", "digital mistress", "mistress"];
@@ -27,8 +27,8 @@ impl PasswordRules {
     /// The most characters.
     pub const MAX_CHARACTERS: usize = 128;
 
-    /// Judges a new password of the owner of `email`.
-    pub fn check(self, password: &Password, email: &Email) -> Result<(), Invalid> {
+    /// Judges a new password of the owner of `email`, as far as that is possible where the address is not known.
+    pub fn check(self, password: &Password, email: Option<&Email>) -> Result<(), Invalid> {
         let typed = password.expose();
         if typed.chars().count() < self.min_length {
             let detail =
@@ -55,11 +55,10 @@ fn is_one_character(text: &str) -> bool {
     characters.next().is_none_or(|first| characters.all(|c| c == first))
 }
 
-fn without_context(folded: &str, email: &Email) -> String {
+fn without_context(folded: &str, email: Option<&Email>) -> String {
     let mut own = folded.to_owned();
-    let domain = email.key().rsplit_once('@').map_or("", |(_, domain)| domain);
-    let personal = [email.key(), domain, email.local()];
-    for word in personal.into_iter().chain(CONTEXT.iter().copied()).filter(|word| word.len() >= 3) {
+    let personal = email.map(|email| [email.key(), email.domain(), email.local()]);
+    for word in personal.into_iter().flatten().chain(CONTEXT.iter().copied()).filter(|word| word.len() >= 3) {
         own = own.replace(word, "");
     }
     own
@@ -73,7 +72,7 @@ mod tests {
     fn check(typed: &str, min_length: usize) -> Result<(), &'static str> {
         let password = Password::parse(&SecretString::from(typed)).map_err(|invalid| invalid.code)?;
         let email = Email::parse("annabel@somewhere.example").unwrap();
-        PasswordRules { min_length }.check(&password, &email).map_err(|invalid| invalid.code)
+        PasswordRules { min_length }.check(&password, Some(&email)).map_err(|invalid| invalid.code)
     }
 
     #[test]

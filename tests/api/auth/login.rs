@@ -8,7 +8,7 @@ use crate::support::app::{PASSWORD, TestApp};
 async fn the_right_password_opens_a_session() {
     let t = TestApp::start().await;
     let ann = t.sign_up("ann@example.com").await;
-    let body = json!({"email": " ANN@example.com ", "password": PASSWORD, "device_name": "Ann's phone"});
+    let body = json!({"email": " ANN@example.com ", "password": PASSWORD, "device_name": " Ann's phone "});
     let tokens = t.post("/v1/auth/login", body).await.ok();
     assert_eq!(tokens["user"]["id"], ann.id);
     assert_eq!(tokens["session"]["device_name"], "Ann's phone");
@@ -74,5 +74,7 @@ async fn what_is_too_long_is_refused_before_any_hash() {
     login("ann@example.com", &"é".repeat(600), "d").await.invalid("/password", "too_long");
     login(&format!("{}@example.com", "a".repeat(300)), "p", "d").await.invalid("/email", "too_long");
     login("ann@example.com", "p", &"d".repeat(65)).await.invalid("/device_name", "too_long");
+    login("ann@example.com", "p", "").await.invalid("/device_name", "too_short");
+    login("ann@example.com", "p", " \t ").await.invalid("/device_name", "too_short");
     login("ann@example.com", "p", "line\nbreak").await.invalid("/device_name", "invalid_format");
 }

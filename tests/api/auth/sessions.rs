@@ -112,3 +112,52 @@ async fn tokens_that_we_did_not_make_are_invalid() {
         refresh(&t, token).await.problem(401, "invalid_grant");
     }
 }
+
+/// A failure after the exchange would lose the only refresh token that there is.
+#[tokio::test]
+async fn a_refresh_that_fails_leaves_the_token_as_it_was() {
+    digitalmistress::queries! {
+        fn hide() = "ALTER TABLE app_user RENAME COLUMN display_name TO hidden";
+        fn show() = "ALTER TABLE app_user RENAME COLUMN hidden TO display_name";
+    }
+    let t = TestApp::start().await;
+    let ann = t.sign_up("ann@example.com").await;
+    t.db().write(async |c| hide().exec(&c).await).await.unwrap();
+    refresh(&t, &ann.refresh_token).await.problem(500, "internal");
+    t.db().write(async |c| show().exec(&c).await).await.unwrap();
+    refresh(&t, &ann.refresh_token).await.ok();
+}
+
+#[tokio::test]
+async fn the_oldest_of_more_than_twenty_sessions_ends() {
+    let t = TestApp::start().await;
+    let first = t.sign_up("ann@example.com").await;
+    t.clock.advance(SignedDuration::from_secs(1));
+    let second = t.log_in("ann@example.com").await;
+    for _ in 0..18 {
+        t.clock.advance(SignedDuration::from_secs(1));
+        t.log_in("ann@example.com").await;
+    }
+    first.get(&t, "/v1/me").await.ok();
+    t.clock.advance(SignedDuration::from_secs(1));
+    let newest = t.log_in("ann@example.com").await;
+    first.get(&t, "/v1/me").await.problem(401, "unauthenticated");
+    refresh(&t, &first.refresh_token).await.problem(401, "invalid_grant");
+    second.get(&t, "/v1/me").await.ok();
+    newest.get(&t, "/v1/me").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logins_at_once_leave_twenty_sessions() {
+    digitalmistress::queries! {
+        scan fn sessions() -> i64 = "SELECT COUNT(*) FROM session";
+    }
+    let t = TestApp::start().await;
+    t.sign_up("ann@example.com").await;
+    for _ in 0..4 {
+        join_all((0..6).map(|_| t.log_in("ann@example.com"))).await;
+    }
+    let left: Result<i64, digitalmistress::platform::db::Error> =
+        t.db().read(async |c| sessions().one(&c).await).await;
+    assert_eq!(left.unwrap(), 20);
+}

@@ -9,7 +9,7 @@ use digitalmistress::{
     jobs::Background,
     platform::{
         clock::Clock as _,
-        data_dir::development_master_key,
+        data_dir::{DataDir, development_master_key},
         mail::{Mailbox, StoredMail},
         random::SystemRandom,
         server,
@@ -34,6 +34,7 @@ pub struct TestApp {
     pub background: Background,
     pub database: Arc<TestDatabase>,
     db: digitalmistress::platform::db::Db,
+    data_dir: Option<DataDir>,
     tasks: Tasks,
     settings: Vec<(String, String)>,
     intervals: Intervals,
@@ -82,6 +83,7 @@ impl TestApp {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
         env.extend(settings.clone());
+        let env = env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         let sources = Sources { profile: Profile::Development, file: None, env };
         let mut config = Config::load(&sources).unwrap_or_else(|faults| panic!("{faults:?}"));
         config.master_keys =
@@ -89,13 +91,12 @@ impl TestApp {
         config.chat.intervals = intervals;
 
         let tasks = Tasks::default();
-        let world = World {
-            clock: clock.clone(),
-            random: Arc::new(SystemRandom),
-            tasks: tasks.clone(),
-            instance: Uuid::from_u128(1),
-        };
-        let app = App::start(&config, &world).await.unwrap();
+        let world = World { clock: clock.clone(), random: Arc::new(SystemRandom), tasks: tasks.clone() };
+        // A known name, so that tests can forge what this instance has left behind.
+        std::fs::write(data_dir.join("instance"), Uuid::from_u128(1).to_string()).unwrap();
+        let data_dir = DataDir::take(&data_dir, &SystemRandom, clock.now()).unwrap();
+        let app = App::start(&config, &world, data_dir.instance).await.unwrap();
+        app.recover().await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (router, serving) = (app.router, tasks.clone());
@@ -110,6 +111,7 @@ impl TestApp {
             background: app.background,
             database,
             db: app.db,
+            data_dir: Some(data_dir),
             tasks,
             settings,
             intervals,
@@ -117,9 +119,10 @@ impl TestApp {
     }
 
     /// Ends the program in order and starts it again on the same data.
-    pub async fn restart(self) -> TestApp {
+    pub async fn restart(mut self) -> TestApp {
         self.shut_down().await;
         self.db.close().await.unwrap();
+        self.data_dir = None;
         Self::on(self.database.clone(), self.clock.clone(), self.settings.clone(), self.intervals).await
     }
 

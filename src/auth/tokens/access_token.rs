@@ -14,12 +14,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{AuthSettings, store, store::SigningKeyRow};
-use crate::platform::{
-    db::{Db, Error},
-    keyring::{Keyring, Service},
-    random::Random,
-    seal::{DoesNotOpen, Place},
+use super::store::{self, SigningKeyRow};
+use crate::{
+    auth::AuthSettings,
+    platform::{
+        db::{Db, Error},
+        keyring::{Keyring, Service},
+        random::Random,
+        seal::{DoesNotOpen, Place},
+    },
 };
 
 /// How far a caller's or another instance's clock may be off, in seconds.

@@ -3,13 +3,17 @@
 use uuid::Uuid;
 
 use super::{
-    Auth, AuthError, User,
+    User,
     store::{self, UserRow},
 };
-use crate::platform::{
-    json::Patch,
-    problem::{Faults, Invalid},
-    seal::{DataKey, Place},
+use crate::{
+    auth::{Auth, AuthError},
+    platform::{
+        json::Patch,
+        problem::{Faults, Invalid},
+        seal::{DataKey, Place},
+        valid::single_line,
+    },
 };
 
 /// The longest display name, in characters.
@@ -29,9 +33,9 @@ pub struct ProfileChange {
 impl Auth {
     /// A user, as the user sees it.
     pub async fn user(&self, id: Uuid) -> Result<User, AuthError> {
-        let row = self.db.read(async |c| store::find_user(id).opt(&c).await).await?;
+        let row = self.0.db.read(async |c| store::find_user(id).opt(&c).await).await?;
         let row = row.ok_or(AuthError::Unauthenticated)?;
-        let key = self.keyring.user(id).await?;
+        let key = self.0.keyring.user(id).await?;
         open_user(row, &key)
     }
 
@@ -46,9 +50,10 @@ impl Auth {
         else {
             return Err(AuthError::Invalid(faults.into_errors()));
         };
-        let key = self.keyring.user(id).await?;
-        let name = name.map(|name| key.seal(display_name_place(&id), name.as_bytes(), &*self.random));
-        self.db
+        let key = self.0.keyring.user(id).await?;
+        let name = name.map(|name| key.seal(display_name_place(&id), name.as_bytes(), &*self.0.random));
+        self.0
+            .db
             .write(async move |c| {
                 let (name, locale, zone) = (name.as_ref(), locale.as_deref(), zone.as_deref());
                 store::update_profile(id, set_name, name, set_locale, locale, set_zone, zone).exec(&c).await
@@ -91,21 +96,11 @@ fn parse(
 }
 
 fn display_name(text: &str) -> Result<String, Invalid> {
-    let name = text.trim();
-    if name.is_empty() {
-        return Err(Invalid::new("too_short", "A name has at least one character; `null` removes it."));
-    }
-    if name.chars().count() > MAX_DISPLAY_NAME {
-        return Err(Invalid::new("too_long", "A name has at most 64 characters."));
-    }
-    if name.chars().any(char::is_control) {
-        return Err(Invalid::new("invalid_format", "A name has no control characters."));
-    }
-    Ok(name.to_owned())
+    single_line(text, MAX_DISPLAY_NAME)
 }
 
 /// The shape of a language tag (RFC 5646); whether the language exists is not our business.
-pub(super) fn locale(text: &str) -> Result<String, Invalid> {
+pub(in crate::auth) fn locale(text: &str) -> Result<String, Invalid> {
     let mut parts = text.split('-');
     let language = parts.next().unwrap_or_default();
     let sound = (2..=3).contains(&language.len())

@@ -1,0 +1,38 @@
+//! What a client gets when it signs in, and the keys that sign it.
+
+mod access_token;
+pub mod http;
+pub mod store;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+
+use super::{Auth, SessionView, User};
+
+pub use self::access_token::{AccessTokens, Claims, Jwks, SigningKeyError};
+
+/// What a client gets when it signs in.
+#[derive(Clone)]
+pub struct Tokens {
+    /// The access token.
+    pub access_token: SecretString,
+    /// How long that is valid.
+    pub expires_in: Duration,
+    /// The refresh token. Each one works once.
+    pub refresh_token: SecretString,
+    /// When the refresh token ends if it is not used: the earlier of the idle and the absolute end.
+    pub refresh_expires_at: Timestamp,
+    /// The session.
+    pub session: SessionView,
+    /// The user.
+    pub user: User,
+}
+
+impl Auth {
+    /// The public keys of access tokens.
+    pub fn jwks(&self) -> Jwks {
+        self.0.tokens.jwks()
+    }
+}
