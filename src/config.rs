@@ -22,6 +22,7 @@ use crate::{
     billing::{self, BillingSettings},
     chat::{
         ChatSettings, Companion, Companions, Intervals,
+        provider::Model,
         providers::{demo::DemoSettings, openai::OpenAiSettings},
     },
     platform::{db::DatabaseSettings, mail::SmtpSettings, seal::MasterKeys, telemetry::LogFormat},
@@ -477,23 +478,19 @@ fn provider(r: &mut Reader, name: &str, headers_timeout: Option<Duration>) -> Op
         r.pass_over(&format!("chat.providers.{name}"));
         return None;
     };
+    let model = || {
+        Some(Model { name: model?, context_tokens: context_tokens?, max_output_tokens: max_output_tokens? })
+    };
     if is_demo {
         let pace = r.pause(&key("pace"));
-        return Some(ProviderKind::Demo(DemoSettings {
-            model: model?,
-            context_tokens: context_tokens?,
-            max_output_tokens: max_output_tokens?,
-            pace: pace?,
-        }));
+        return Some(ProviderKind::Demo(DemoSettings { model: model()?, pace: pace? }));
     }
     let base_url = r.url(&key("base_url"));
     let api_key = r.secret(&key("api_key"));
     Some(ProviderKind::OpenAi(OpenAiSettings {
         base_url: base_url?,
         api_key: api_key?,
-        model: model?,
-        context_tokens: context_tokens?,
-        max_output_tokens: max_output_tokens?,
+        model: model()?,
         headers_timeout: headers_timeout?,
     }))
 }

@@ -23,9 +23,7 @@ pub struct Generation {
     pub id: Uuid,
     /// The id that the reply will have as a message.
     pub reply_id: String,
-    state: Mutex<State>,
-    /// Counts changes of `state`, so that readers wake.
-    changed: watch::Sender<u64>,
+    state: watch::Sender<State>,
     readers: watch::Sender<usize>,
     stop: CancellationToken,
 }
@@ -51,45 +49,37 @@ impl Generation {
         Arc::new(Generation {
             id,
             reply_id,
-            state: Mutex::default(),
-            changed: watch::Sender::new(0),
+            state: watch::Sender::default(),
             readers: watch::Sender::new(0),
             stop: CancellationToken::new(),
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds text; `false` when the reply is as long as it may get, and the rest was cut.
     pub fn push(&self, text: &str) -> bool {
-        let mut state = self.state();
-        let room = MAX_REPLY.saturating_sub(state.text.len());
-        let (taken, cut) = match text.split_at_checked(text.floor_char_boundary(room.min(text.len()))) {
-            Some((taken, rest)) => (taken, !rest.is_empty()),
-            None => ("", true),
-        };
-        state.text.push_str(taken);
-        drop(state);
-        self.changed.send_modify(|changes| *changes = changes.wrapping_add(1));
-        !cut
+        let mut is_whole = true;
+        self.state.send_modify(|state| {
+            let room = MAX_REPLY.saturating_sub(state.text.len());
+            let end = text.floor_char_boundary(room.min(text.len()));
+            state.text.push_str(text.get(..end).unwrap_or_default());
+            is_whole = end == text.len();
+        });
+        is_whole
     }
 
     /// The text so far.
     pub fn text(&self) -> String {
-        self.state().text.clone()
+        self.state.borrow().text.clone()
     }
 
     /// Bytes of text so far.
     pub fn len(&self) -> usize {
-        self.state().text.len()
+        self.state.borrow().text.len()
     }
 
     /// Tells every reader how it ended.
     pub fn end(&self, outcome: Outcome) {
-        self.state().outcome = Some(outcome);
-        self.changed.send_modify(|changes| *changes = changes.wrapping_add(1));
+        self.state.send_modify(|state| state.outcome = Some(outcome));
     }
 
     /// Asks for the reply to be stopped.
@@ -121,14 +111,14 @@ impl Generation {
     /// Listens, from the first word.
     pub fn read(self: &Arc<Self>) -> Reader {
         self.readers.send_modify(|readers| *readers = readers.saturating_add(1));
-        Reader { changed: self.changed.subscribe(), generation: Arc::clone(self), at: 0, ended: false }
+        Reader { state: self.state.subscribe(), generation: Arc::clone(self), at: 0, ended: false }
     }
 }
 
 /// Somebody who listens to a reply.
 pub struct Reader {
     generation: Arc<Generation>,
-    changed: watch::Receiver<u64>,
+    state: watch::Receiver<State>,
     at: usize,
     ended: bool,
 }
@@ -137,12 +127,10 @@ impl Reader {
     /// What comes next; `None` after the end. All text that has arrived since comes as one piece.
     pub async fn next(&mut self) -> Option<Event> {
         while !self.ended {
-            // Seen before looking, so that a change in between wakes at once.
-            self.changed.mark_unchanged();
             if let Some(event) = self.look() {
                 return Some(event);
             }
-            if self.changed.changed().await.is_err() {
+            if self.state.changed().await.is_err() {
                 return None;
             }
         }
@@ -150,7 +138,7 @@ impl Reader {
     }
 
     fn look(&mut self) -> Option<Event> {
-        let state = self.generation.state();
+        let state = self.state.borrow_and_update();
         let new = state.text.get(self.at..).unwrap_or_default();
         if !new.is_empty() {
             let text = new.to_owned();

@@ -1,29 +1,13 @@
 //! What a model is told: the persona, then the newest whole turns that fit. Pure.
 
-use std::sync::Arc;
-
-use super::provider::{ChatProvider, Prompt, PromptMessage, Speaker};
+use super::provider::{Model, Prompt, PromptMessage, Speaker};
 
 /// What is left free of a model's window, because tokens are estimated.
 const MARGIN_PERCENT: u32 = 10;
 
-/// How much fits a model.
-#[derive(Clone, Copy, Debug)]
-pub struct Window {
-    /// Tokens of prompt and reply together.
-    pub context_tokens: u32,
-    /// The most tokens of one reply.
-    pub max_output_tokens: u32,
-}
-
-impl Window {
-    /// The window of a provider's model.
-    pub fn of(provider: &Arc<dyn ChatProvider>) -> Window {
-        Window { context_tokens: provider.context_tokens(), max_output_tokens: provider.max_output_tokens() }
-    }
-
+impl Model {
     /// Tokens that a prompt may have.
-    pub fn budget(self) -> u64 {
+    pub fn budget(&self) -> u64 {
         let margin = u64::from(self.context_tokens).saturating_mul(u64::from(MARGIN_PERCENT)).div_euclid(100);
         u64::from(self.context_tokens)
             .saturating_sub(u64::from(self.max_output_tokens))
@@ -47,8 +31,8 @@ pub fn estimate_prompt(prompt: &Prompt) -> u64 {
 
 /// Chooses the messages that fit: the newest whole turns, never half of one, and always the newest message, which is the
 /// one to be answered. `history` is in order and ends with that message.
-pub fn newest_turns(system: &str, history: Vec<PromptMessage>, window: Window) -> Vec<PromptMessage> {
-    let mut left = window.budget().saturating_sub(estimate(system));
+pub fn newest_turns(system: &str, history: Vec<PromptMessage>, model: &Model) -> Vec<PromptMessage> {
+    let mut left = model.budget().saturating_sub(estimate(system));
     let mut turns = turns(history);
     let mut chosen: Vec<Vec<PromptMessage>> = Vec::new();
     while let Some(turn) = turns.pop() {
@@ -102,9 +86,9 @@ mod tests {
 
     #[test]
     fn a_wide_window_takes_everything() {
-        let wide = Window { context_tokens: 8_000, max_output_tokens: 1_000 };
+        let wide = Model { name: String::new(), context_tokens: 8_000, max_output_tokens: 1_000 };
         assert_eq!(
-            texts(&newest_turns("be kind", history(), wide)),
+            texts(&newest_turns("be kind", history(), &wide)),
             ["one", "first", "two", "three", "third", "four"]
         );
     }
@@ -112,16 +96,16 @@ mod tests {
     #[test]
     fn a_narrow_window_takes_whole_turns_from_the_newest() {
         // Each message costs 5 or 6 tokens; the budget after the margin is 27.
-        let narrow = Window { context_tokens: 30, max_output_tokens: 0 };
-        assert_eq!(texts(&newest_turns("", history(), narrow)), ["two", "three", "third", "four"]);
-        let narrower = Window { context_tokens: 20, max_output_tokens: 0 };
-        assert_eq!(texts(&newest_turns("", history(), narrower)), ["four"]);
+        let narrow = Model { name: String::new(), context_tokens: 30, max_output_tokens: 0 };
+        assert_eq!(texts(&newest_turns("", history(), &narrow)), ["two", "three", "third", "four"]);
+        let narrower = Model { name: String::new(), context_tokens: 20, max_output_tokens: 0 };
+        assert_eq!(texts(&newest_turns("", history(), &narrower)), ["four"]);
     }
 
     #[test]
     fn the_newest_message_is_always_there() {
-        let nothing = Window { context_tokens: 10, max_output_tokens: 100 };
-        assert_eq!(texts(&newest_turns("a long system prompt", history(), nothing)), ["four"]);
+        let nothing = Model { name: String::new(), context_tokens: 10, max_output_tokens: 100 };
+        assert_eq!(texts(&newest_turns("a long system prompt", history(), &nothing)), ["four"]);
     }
 
     proptest! {
@@ -135,14 +119,14 @@ mod tests {
                 .map(|(user, len)| said(if *user { Speaker::User } else { Speaker::Companion }, &"x".repeat(*len)))
                 .collect();
             history.push(said(Speaker::User, "newest"));
-            let window = Window { context_tokens, max_output_tokens };
-            let chosen = newest_turns("system", history.clone(), window);
+            let model = Model { name: String::new(), context_tokens, max_output_tokens };
+            let chosen = newest_turns("system", history.clone(), &model);
 
             let skipped = history.len() - chosen.len();
             prop_assert_eq!(texts(&chosen), texts(&history[skipped..]));
             prop_assert!(chosen[0].speaker == Speaker::User, "half a turn");
             let cost: u64 = chosen.iter().map(|message| estimate(&message.text)).sum();
-            prop_assert!(chosen.len() == 1 || cost + estimate("system") <= window.budget());
+            prop_assert!(chosen.len() == 1 || cost + estimate("system") <= model.budget());
         }
     }
 }

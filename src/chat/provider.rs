@@ -82,17 +82,22 @@ pub enum FinishReason {
 /// [`ReplyPart::Finish`] was cut.
 pub type ReplyStream = BoxStream<'static, Result<ReplyPart, ProviderError>>;
 
+/// A model, and how much fits it.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Its name, as the vendor knows it and as it is recorded beside the reply.
+    pub name: String,
+    /// Tokens that fit it, prompt and reply together.
+    pub context_tokens: u32,
+    /// The most tokens that one reply may have.
+    pub max_output_tokens: u32,
+}
+
 /// One AI vendor.
 #[async_trait]
 pub trait ChatProvider: Send + Sync {
-    /// The model that answers, as it is recorded beside the reply.
-    fn model(&self) -> &str;
-
-    /// Tokens that fit the model, prompt and reply together.
-    fn context_tokens(&self) -> u32;
-
-    /// The most tokens that one reply may have.
-    fn max_output_tokens(&self) -> u32;
+    /// The model that answers.
+    fn model(&self) -> &Model;
 
     /// Starts a reply. `Err` means that nothing was generated and another provider may be tried.
     ///

@@ -7,8 +7,7 @@ use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Chat, ChatError, MessageRole, NamedProvider, Usage,
-    prompt::{self, Window},
+    Chat, ChatError, MessageRole, NamedProvider, Usage, prompt,
     provider::{
         FinishReason, Prompt, PromptMessage, ProviderError, ReplyPart, Speaker, TimeLimit, TokenCount,
     },
@@ -39,7 +38,7 @@ impl Chat {
     /// Tries the providers in their order until one has said a word.
     pub(super) async fn read_route(&self, task: &Task, tally: &Mutex<Tally>) -> Ending {
         let mut ending = Ending::Fault;
-        let mut route = self.route.iter().peekable();
+        let mut route = self.parts().route.iter().peekable();
         while let Some(candidate) = route.next() {
             ending = self.read_provider(task, candidate, tally).await;
             match (&ending, route.peek()) {
@@ -66,7 +65,7 @@ impl Chat {
         };
         note(tally, |tally| *tally = Tally::with(candidate, &prompt));
         let started = Instant::now();
-        let first_word_by = started.checked_add(self.settings.first_token_timeout).unwrap_or(started);
+        let first_word_by = started.checked_add(self.parts().settings.first_token_timeout).unwrap_or(started);
         let too_slow = Ending::Failed(ProviderError::TimedOut(TimeLimit::FirstToken));
         let mut stream = match timeout_at(first_word_by, candidate.provider.reply(prompt)).await {
             Ok(Ok(stream)) => stream,
@@ -116,15 +115,15 @@ impl Chat {
     /// The persona and what was said before, as far as it fits, with the question at its end. Read anew for each provider
     /// and kept by nobody: it is the customer's most private text.
     async fn prompt(&self, task: &Task, candidate: &NamedProvider) -> Result<Prompt, ChatError> {
-        let window = Window::of(&candidate.provider);
+        let model = candidate.provider.model();
         let system = task.companion.prompt.clone();
-        let history = self.history_within(task, window.budget()).await?;
+        let history = self.history_within(task, model.budget()).await?;
         Ok(Prompt {
             companion: task.companion.card.id.clone(),
             companion_name: task.companion.card.name.clone(),
-            messages: prompt::newest_turns(&system, history, window),
+            messages: prompt::newest_turns(&system, history, model),
             system,
-            max_output_tokens: window.max_output_tokens,
+            max_output_tokens: model.max_output_tokens,
         })
     }
 
@@ -135,7 +134,7 @@ impl Chat {
         let mut history = Vec::new();
         for _ in 0..MAX_HISTORY_PAGES {
             let read = async |c| store::messages(owner, conversation, before, HISTORY_PAGE).all(&c).await;
-            let rows = self.db.read::<_, db::Error, _>(read).await?;
+            let rows = self.parts().db.read::<_, db::Error, _>(read).await?;
             let Some(oldest) = rows.last() else { break };
             before = oldest.seq;
             for row in rows {
@@ -162,7 +161,7 @@ impl Tally {
     fn with(candidate: &NamedProvider, prompt: &Prompt) -> Tally {
         Tally {
             provider: Some(candidate.name.clone()),
-            model: Some(candidate.provider.model().to_owned()),
+            model: Some(candidate.provider.model().name.clone()),
             counted: None,
             prompt_estimate: prompt::estimate_prompt(prompt),
         }

@@ -93,8 +93,8 @@ pub struct SessionWatch {
 impl Chat {
     /// Watches a caller's session from now on.
     pub(super) fn watch(&self, caller: Caller) -> SessionWatch {
-        let every = self.settings.intervals.session_check;
-        SessionWatch { auth: self.auth.clone(), caller, every, check_at: from_now(every) }
+        let every = self.parts().settings.intervals.session_check;
+        SessionWatch { auth: self.parts().auth.clone(), caller, every, check_at: from_now(every) }
     }
 }
 

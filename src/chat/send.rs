@@ -10,7 +10,7 @@ use super::{
     claim::{NotClaimed, Question, Turn, claim},
     generation::Generation,
     message::SendMessage,
-    prompt::{self, Window},
+    prompt,
     reply::{Reply, SessionWatch},
     service::body_place,
     store::{self, ClaimRow, ConversationRow, Places},
@@ -90,7 +90,7 @@ impl Chat {
 
     async fn try_send(&self, caller: Caller, message: &SendMessage) -> Result<Reply, NotClaimed> {
         let owner = caller.user_id;
-        let data_key = self.keyring.user(owner).await.map_err(ChatError::from)?;
+        let data_key = self.parts().keyring.user(owner).await.map_err(ChatError::from)?;
         let (again, conversation) = match self.look_up(owner, message).await? {
             Found::Claim(conversation, claim) => {
                 compare(&data_key, conversation.key, message, &claim)?;
@@ -103,7 +103,7 @@ impl Chat {
             Found::New(conversation) => (None, Some(conversation)),
             Found::First => (None, None),
         };
-        self.auth.require_consents(owner).await.map_err(ChatError::from)?;
+        self.parts().auth.require_consents(owner).await.map_err(ChatError::from)?;
         let companion = match &conversation {
             Some(conversation) => self.still_there(conversation)?,
             None => self.choose(message.companion.as_deref())?,
@@ -112,14 +112,15 @@ impl Chat {
         self.check_room(owner, conversation.as_ref()).await?;
         self.check_length(companion, message)?;
 
-        let now = self.clock.now();
-        let conversation_key =
-            conversation.as_ref().map_or_else(|| self.random.uuid(now), |conversation| conversation.key);
+        let now = self.parts().clock.now();
+        let conversation_key = conversation
+            .as_ref()
+            .map_or_else(|| self.parts().random.uuid(now), |conversation| conversation.key);
         let seal = |id: &str, text: &str| {
-            data_key.seal(body_place(&conversation_key, id), text.as_bytes(), &*self.random)
+            data_key.seal(body_place(&conversation_key, id), text.as_bytes(), &*self.parts().random)
         };
-        let reply_id = self.random.uuid(now).to_string();
-        let generation = Generation::new(self.random.uuid(now), reply_id.clone());
+        let reply_id = self.parts().random.uuid(now).to_string();
+        let generation = Generation::new(self.parts().random.uuid(now), reply_id.clone());
         let turn = Turn {
             owner,
             conversation_id: message.conversation_id.clone(),
@@ -134,9 +135,9 @@ impl Chat {
             generation: generation.id,
             reply_body: seal(&reply_id, ""),
             reply_id,
-            instance: self.instance,
-            lease: time::after(now, self.settings.lease),
-            most_at_once: self.settings.generations_per_user,
+            instance: self.parts().instance,
+            lease: time::after(now, self.parts().settings.lease),
+            most_at_once: self.parts().settings.generations_per_user,
             now,
         };
         let speaker = Speaker { data_key, companion: companion.clone() };
@@ -145,7 +146,7 @@ impl Chat {
 
     /// The companion of a conversation that was begun before.
     fn still_there(&self, conversation: &ConversationRow) -> Result<&Companion, ChatError> {
-        let companion = self.companions.get(&conversation.companion_id);
+        let companion = self.parts().companions.get(&conversation.companion_id);
         companion.filter(|companion| companion.card.available).ok_or(ChatError::CompanionGone)
     }
 
@@ -154,8 +155,8 @@ impl Chat {
         if conversation.is_some_and(|conversation| conversation.generation_id.is_some()) {
             return Err(ChatError::GenerationInProgress);
         }
-        let running = self.db.read(async |c| store::count_running(owner).one(&c).await).await?;
-        if running >= self.settings.generations_per_user {
+        let running = self.parts().db.read(async |c| store::count_running(owner).one(&c).await).await?;
+        if running >= self.parts().settings.generations_per_user {
             return Err(ChatError::TooManyGenerations);
         }
         Ok(())
@@ -164,7 +165,7 @@ impl Chat {
     /// Refuses a message that fits no model beside the persona: it would fail each time that it is tried.
     fn check_length(&self, companion: &Companion, message: &SendMessage) -> Result<(), ChatError> {
         let tokens = prompt::estimate(&companion.prompt).saturating_add(prompt::estimate(&message.text));
-        let widest = self.route.iter().map(|candidate| Window::of(&candidate.provider).budget()).max();
+        let widest = self.parts().route.iter().map(|candidate| candidate.provider.model().budget()).max();
         if widest.is_some_and(|widest| tokens <= widest) {
             return Ok(());
         }
@@ -189,13 +190,17 @@ impl Chat {
         self.live.add(turn.owner, &generation)?;
         let chat = self.clone();
         let (send, claimed) = oneshot::channel();
-        self.tasks.spawn(async move {
+        self.parts().tasks.spawn(async move {
             let mut send = Some(send);
             // If the caller has left, dropping a reply is what it would have done itself.
-            let mut answer = |result| send.take().map(|send| send.send(result));
+            let mut answer = |result| {
+                if let Some(send) = send.take() {
+                    drop(send.send(result));
+                }
+            };
             let turn = Arc::new(turn);
-            let (writing, billing) = (Arc::clone(&turn), chat.billing.clone());
-            let result = chat.db.write(async move |c| claim(&writing, &billing, &c).await).await;
+            let (writing, billing) = (Arc::clone(&turn), chat.parts().billing.clone());
+            let result = chat.parts().db.write(async move |c| claim(&writing, &billing, &c).await).await;
             let places = match result {
                 Ok(places) => Some(places),
                 // The connection was lost: the claim may be written all the same, and is worked on then.
@@ -239,18 +244,22 @@ impl Chat {
     async fn claimed_after_all(&self, owner: Uuid, generation: Uuid) -> Option<Places> {
         let look = async move |c| store::find_places(owner, generation).opt(&c).await;
         tokio::select! {
-            found = self.db.write_patiently(look) => found.unwrap_or_else(|error: db::Error| {
+            found = self.parts().db.write_patiently(look) => found.unwrap_or_else(|error: db::Error| {
                 tracing::error!(%error, "whether a claim was written is not known");
                 None
             }),
-            () = self.tasks.must_end() => None, // Settled at the next start.
+            () = self.parts().tasks.must_end() => None, // Settled at the next start.
         }
     }
 
     /// Listens to the reply that is being made in a conversation. `None` if there is none here.
     pub async fn resume(&self, caller: Caller, conversation: &str) -> Result<Option<Reply>, ChatError> {
         let owner = caller.user_id;
-        let row = self.db.read(async |c| store::find_conversation(owner, conversation).opt(&c).await).await?;
+        let row = self
+            .parts()
+            .db
+            .read(async |c| store::find_conversation(owner, conversation).opt(&c).await)
+            .await?;
         let live = row.and_then(|row| row.generation_id).and_then(|id| self.live.get(id));
         Ok(live.as_ref().map(|live| Reply::live(live, self.watch(caller))))
     }
@@ -263,7 +272,11 @@ impl Chat {
         only: Option<Uuid>,
     ) -> Result<(), ChatError> {
         let owner = caller.user_id;
-        let row = self.db.read(async |c| store::find_conversation(owner, conversation).opt(&c).await).await?;
+        let row = self
+            .parts()
+            .db
+            .read(async |c| store::find_conversation(owner, conversation).opt(&c).await)
+            .await?;
         let Some(running) = row.and_then(|row| row.generation_id) else { return Ok(()) };
         if only.is_some_and(|only| only != running) {
             return Ok(());
@@ -272,14 +285,18 @@ impl Chat {
             Some(live) => live.stop(),
             // Another instance makes it; that one looks at the row when it renews its lease.
             None => {
-                self.db.write(async move |c| store::request_stop(owner, running).exec(&c).await).await?;
+                self.parts()
+                    .db
+                    .write(async move |c| store::request_stop(owner, running).exec(&c).await)
+                    .await?;
             }
         }
         Ok(())
     }
 
     async fn look_up(&self, owner: Uuid, message: &SendMessage) -> Result<Found, ChatError> {
-        self.db
+        self.parts()
+            .db
             .read(async |c| {
                 let Some(row) = store::find_conversation(owner, &message.conversation_id).opt(&c).await?
                 else {
@@ -313,22 +330,22 @@ impl Chat {
         }
         let text = key.open_text(body_place(&conversation, &claim.reply_id), &claim.reply)?;
         let (owner, id) = (caller.user_id, claim.generation_id);
-        let ending = self.db.read(async |c| store::find_ending(owner, id).one(&c).await).await?;
-        let outcome = Outcome { quota: Some(self.billing.quota(owner).await?), ..ending.into() };
+        let ending = self.parts().db.read(async |c| store::find_ending(owner, id).one(&c).await).await?;
+        let outcome = Outcome { quota: Some(self.parts().billing.quota(owner).await?), ..ending.into() };
         Ok(Reply::stored(claim.generation_id, claim.reply_id, text, outcome, self.watch(caller)))
     }
 
     /// Access, then limits, before anything is written.
     async fn check_access(&self, owner: Uuid, companion: &str) -> Result<Access, ChatError> {
-        let access = self.billing.access();
-        let quota = self.billing.quota(owner).await?;
+        let access = self.parts().billing.access();
+        let quota = self.parts().billing.quota(owner).await?;
         if access.messages_per_day == 0 || !access.companions.include(companion) {
-            return Err(ChatError::SubscriptionRequired(self.billing.paywall(quota)));
+            return Err(ChatError::SubscriptionRequired(self.parts().billing.paywall(quota)));
         }
         if quota.used >= quota.limit {
-            return Err(ChatError::QuotaExhausted(self.billing.paywall(quota)));
+            return Err(ChatError::QuotaExhausted(self.parts().billing.paywall(quota)));
         }
-        if self.tasks.is_stopping() {
+        if self.parts().tasks.is_stopping() {
             return Err(ChatError::Overloaded);
         }
         Ok(access)

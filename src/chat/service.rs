@@ -37,32 +37,10 @@ const MAX_TITLE: usize = 200;
 
 /// The chat.
 #[derive(Clone)]
-pub struct Chat(Arc<Parts>);
-
-/// What the service works with.
-pub struct Parts {
-    pub(super) db: Db,
-    pub(super) keyring: Keyring,
-    pub(super) clock: SharedClock,
-    pub(super) random: SharedRandom,
-    pub(super) tasks: Tasks,
-    pub(super) jobs: Jobs,
-    pub(super) auth: Auth,
-    pub(super) billing: Billing,
-    pub(super) companions: Companions,
-    /// The providers in the order in which they are tried; never empty.
-    pub(super) route: Vec<NamedProvider>,
-    pub(super) settings: ChatSettings,
-    pub(super) live: Live,
-    /// Who makes the replies that are made here.
-    pub(super) instance: Uuid,
-}
-
-impl std::ops::Deref for Chat {
-    type Target = Parts;
-    fn deref(&self) -> &Parts {
-        &self.0
-    }
+pub struct Chat {
+    parts: Arc<Start>,
+    /// The replies that are made here.
+    pub(super) live: Arc<Live>,
 }
 
 /// Why the chat refuses, named for what a caller can do.
@@ -158,52 +136,26 @@ struct Purge {
     conversation: Uuid,
 }
 
-/// A title, or a change of one.
-pub type Title = Option<String>;
-
 impl Chat {
     /// Builds the service.
     pub fn new(start: Start) -> Chat {
-        let Start {
-            db,
-            keyring,
-            clock,
-            random,
-            tasks,
-            jobs,
-            auth,
-            billing,
-            companions,
-            route,
-            settings,
-            instance,
-        } = start;
-        let live = Live::new(settings.max_generations);
-        Chat(Arc::new(Parts {
-            db,
-            keyring,
-            clock,
-            random,
-            tasks,
-            jobs,
-            auth,
-            billing,
-            companions,
-            route,
-            settings,
-            live,
-            instance,
-        }))
+        let live = Arc::new(Live::new(start.settings.max_generations));
+        Chat { parts: Arc::new(start), live }
+    }
+
+    /// What the service works with. For the files of the service; handlers call it.
+    pub(super) fn parts(&self) -> &Start {
+        &self.parts
     }
 
     /// How long a stream may be quiet.
     pub fn keep_alive(&self) -> Duration {
-        self.settings.intervals.keep_alive
+        self.parts.settings.intervals.keep_alive
     }
 
     /// Whom one can talk to.
     pub fn companions(&self) -> &Companions {
-        &self.companions
+        &self.parts.companions
     }
 
     /// A page of a caller's conversations, by last use.
@@ -224,11 +176,11 @@ impl Chat {
         };
         let read = limit.saturating_add(1);
         let mut rows =
-            self.db.read(async |c| store::conversations(owner, time, key, read).all(&c).await).await?;
+            self.parts.db.read(async |c| store::conversations(owner, time, key, read).all(&c).await).await?;
         let next_cursor = cut(&mut rows, limit)
             .map(|row| LastUse { time: row.updated_at.as_microsecond(), key: row.key })
             .map(|position| cursors.issue(owner, "", &position.to_bytes()));
-        let data_key = self.keyring.user(owner).await?;
+        let data_key = self.parts.keyring.user(owner).await?;
         let data = rows.into_iter().map(|row| open_conversation(row, &data_key)).collect::<Result<_, _>>()?;
         Ok(Page { data, next_cursor })
     }
@@ -236,7 +188,7 @@ impl Chat {
     /// One conversation.
     pub async fn conversation(&self, owner: Uuid, id: &str) -> Result<Conversation, ChatError> {
         let row = self.find(owner, id).await?;
-        open_conversation(row, &self.keyring.user(owner).await?)
+        open_conversation(row, &self.parts.keyring.user(owner).await?)
     }
 
     /// Begins a conversation.
@@ -245,7 +197,7 @@ impl Chat {
         owner: Uuid,
         id: Option<String>,
         companion: Option<String>,
-        title: Title,
+        title: Option<String>,
     ) -> Result<Conversation, ChatError> {
         let companion = self.choose(companion.as_deref())?.card.id.clone();
         let title = title
@@ -253,14 +205,15 @@ impl Chat {
             .map(parse_title)
             .transpose()
             .map_err(|invalid| invalid_field("/title", invalid))?;
-        let now = self.clock.now();
-        let key = self.random.uuid(now);
-        let id = id.unwrap_or_else(|| self.random.uuid(now).to_string());
-        let data_key = self.keyring.user(owner).await?;
+        let now = self.parts.clock.now();
+        let key = self.parts.random.uuid(now);
+        let id = id.unwrap_or_else(|| self.parts.random.uuid(now).to_string());
+        let data_key = self.parts.keyring.user(owner).await?;
         let sealed = self.seal_title(&data_key, key, title);
         let model = self.model().to_owned();
         let new_id = id.clone();
         let added = self
+            .parts
             .db
             .write(async move |c| {
                 store::add_conversation(key, owner, &new_id, &companion, &model, sealed.as_ref(), now)
@@ -275,19 +228,27 @@ impl Chat {
     }
 
     /// Changes or removes a title.
-    pub async fn retitle(&self, owner: Uuid, id: &str, title: Title) -> Result<Conversation, ChatError> {
+    pub async fn retitle(
+        &self,
+        owner: Uuid,
+        id: &str,
+        title: Option<String>,
+    ) -> Result<Conversation, ChatError> {
         let title = title
             .as_deref()
             .map(parse_title)
             .transpose()
             .map_err(|invalid| invalid_field("/title", invalid))?;
         let row = self.find(owner, id).await?;
-        let data_key = self.keyring.user(owner).await?;
+        let data_key = self.parts.keyring.user(owner).await?;
         let sealed = self.seal_title(&data_key, row.key, title);
         let id = id.to_owned();
         let changed = {
             let id = id.clone();
-            self.db.write(async move |c| store::retitle(owner, &id, sealed.as_ref()).exec(&c).await).await?
+            self.parts
+                .db
+                .write(async move |c| store::retitle(owner, &id, sealed.as_ref()).exec(&c).await)
+                .await?
         };
         if changed == 0 {
             return Err(ChatError::NotFound);
@@ -298,10 +259,11 @@ impl Chat {
     /// Deletes a conversation. It is gone at once; its messages are removed by a job, because there may be many.
     pub async fn delete(&self, owner: Uuid, id: &str) -> Result<(), ChatError> {
         let conversation = self.find(owner, id).await?.key;
-        let job = self.jobs.prepare(PURGE_JOB, &Purge { owner, conversation })?;
-        let now = self.clock.now();
+        let job = self.parts.jobs.prepare(PURGE_JOB, &Purge { owner, conversation })?;
+        let now = self.parts.clock.now();
         let id = id.to_owned();
         let stopped = self
+            .parts
             .db
             .write(async move |c| {
                 if store::delete_conversation(owner, &id, now).exec(&c).await? == 0 {
@@ -316,7 +278,7 @@ impl Chat {
         for generation in stopped.into_iter().filter_map(|id| self.live.get(id)) {
             generation.stop();
         }
-        self.jobs.wake();
+        self.parts.jobs.wake();
         Ok(())
     }
 
@@ -325,7 +287,7 @@ impl Chat {
         let Purge { owner, conversation } = job.payload()?;
         loop {
             let purge = async move |c| store::purge_messages(owner, conversation, PURGE_BATCH).exec(&c).await;
-            if self.db.write::<_, db::Error, _>(purge).await? == 0 {
+            if self.parts.db.write::<_, db::Error, _>(purge).await? == 0 {
                 return Ok(());
             }
         }
@@ -350,29 +312,32 @@ impl Chat {
         };
         let conversation = self.find(owner, id).await?.key;
         let read = limit.saturating_add(1);
-        let mut rows =
-            self.db.read(async |c| store::messages(owner, conversation, before, read).all(&c).await).await?;
+        let mut rows = self
+            .parts
+            .db
+            .read(async |c| store::messages(owner, conversation, before, read).all(&c).await)
+            .await?;
         let next_cursor = cut(&mut rows, limit).map(|row| cursors.issue(owner, id, &row.seq.to_be_bytes()));
-        let data_key = self.keyring.user(owner).await?;
+        let data_key = self.parts.keyring.user(owner).await?;
         let messages = rows.into_iter().rev().map(|row| open_message(row, conversation, &data_key));
         Ok(Page { data: messages.collect::<Result<_, _>>()?, next_cursor })
     }
 
     fn cursors(&self, list: &'static str) -> Result<Cursors<'_>, ChatError> {
-        Ok(Cursors::new(self.keyring.service(Service::Hashes)?, list))
+        Ok(Cursors::new(self.parts.keyring.service(Service::Hashes)?, list))
     }
 
     /// A conversation that is there.
     pub(super) async fn find(&self, owner: Uuid, id: &str) -> Result<ConversationRow, ChatError> {
-        let row = self.db.read(async |c| store::find_conversation(owner, id).opt(&c).await).await?;
+        let row = self.parts.db.read(async |c| store::find_conversation(owner, id).opt(&c).await).await?;
         row.filter(|row| row.deleted_at.is_none()).ok_or(ChatError::NotFound)
     }
 
     /// The companion that was asked for, or the default one; it must be available.
     pub(super) fn choose(&self, companion: Option<&str>) -> Result<&Companion, ChatError> {
         let found = match companion {
-            Some(id) => self.companions.get(id).filter(|companion| companion.card.available),
-            None => self.companions.default(),
+            Some(id) => self.parts.companions.get(id).filter(|companion| companion.card.available),
+            None => self.parts.companions.default(),
         };
         let unknown = || Invalid::new("unknown_value", "There is no such companion, or it is not available.");
         found.ok_or_else(|| invalid_field("/companion_id", unknown()))
@@ -380,11 +345,11 @@ impl Chat {
 
     /// The model that new conversations begin with.
     pub(super) fn model(&self) -> &str {
-        self.route.first().map_or("", |first| first.provider.model())
+        self.parts.route.first().map_or("", |first| &first.provider.model().name)
     }
 
-    fn seal_title(&self, key: &DataKey, conversation: Uuid, title: Title) -> Option<Sealed> {
-        title.map(|title| key.seal(title_place(&conversation), title.as_bytes(), &*self.random))
+    fn seal_title(&self, key: &DataKey, conversation: Uuid, title: Option<String>) -> Option<Sealed> {
+        title.map(|title| key.seal(title_place(&conversation), title.as_bytes(), &*self.parts.random))
     }
 }
 

@@ -80,14 +80,14 @@ impl Chat {
             owner: task.owner,
             conversation: task.conversation,
             id: task.generation.id,
-            instance: self.instance,
+            instance: self.parts().instance,
             reply_seq: task.reply_seq,
             body: self.seal_reply(task),
             verdict,
             usage: tally.usage(&task.generation.text()),
             provider: tally.provider,
             model: tally.model,
-            now: self.clock.now(),
+            now: self.parts().clock.now(),
         });
         let (outcome, by_us) = self.store_settled(&settlement, task).await;
         if by_us {
@@ -126,7 +126,10 @@ impl Chat {
             // Stored all the same, by somebody else or by a first try of ours whose answer was lost.
             Err(Settle::Elsewhere(Some(ending))) => {
                 let by_us = ending.ended_at == Some(settlement.now);
-                (Outcome { quota: self.billing.quota(task.owner).await.ok(), ..(*ending).into() }, by_us)
+                (
+                    Outcome { quota: self.parts().billing.quota(task.owner).await.ok(), ..(*ending).into() },
+                    by_us,
+                )
             }
             Err(Settle::Elsewhere(None)) => (Outcome::broken_off(task.started_at), false),
             Err(Settle::Storage(error)) => {
@@ -141,8 +144,9 @@ impl Chat {
         settlement: &Arc<Settlement>,
         charge: Charge,
     ) -> Result<(MessageStatus, Option<Quota>), Settle> {
-        let (settlement, billing) = (Arc::clone(settlement), self.billing.clone());
-        self.db
+        let (settlement, billing) = (Arc::clone(settlement), self.parts().billing.clone());
+        self.parts()
+            .db
             .write_patiently(async move |c| {
                 let returned = match settlement.verdict.give_back {
                     GiveBack::No => false,
@@ -163,14 +167,15 @@ impl Chat {
         settlement: &Arc<Settlement>,
     ) -> Result<(MessageStatus, Option<Quota>), Settle> {
         let settlement = Arc::clone(settlement);
-        self.db.write_patiently(async move |c| Ok((settlement.store(false, &c).await?, None))).await
+        self.parts().db.write_patiently(async move |c| Ok((settlement.store(false, &c).await?, None))).await
     }
 
     /// Settles replies that this instance was making before it was restarted.
     pub async fn recover(&self) -> Result<(), db::Error> {
-        let instance = self.instance;
+        let instance = self.parts().instance;
         loop {
-            let rows = self.db.read_slow(async move |c| store::abandoned_by(instance).all(&c).await).await?;
+            let rows =
+                self.parts().db.read_slow(async move |c| store::abandoned_by(instance).all(&c).await).await?;
             if rows.is_empty() {
                 return Ok(());
             }
@@ -182,8 +187,8 @@ impl Chat {
 
     /// Settles replies whose instance has died. Called once per lease.
     pub async fn sweep(&self) -> Result<(), db::Error> {
-        let now = self.clock.now();
-        let rows = self.db.read(async |c| store::abandoned(now).all(&c).await).await?;
+        let now = self.parts().clock.now();
+        let rows = self.parts().db.read(async |c| store::abandoned(now).all(&c).await).await?;
         for row in rows.into_iter().filter(|row| self.live.get(row.id).is_none()) {
             self.settle_abandoned(row, Uuid::nil()).await?;
         }
@@ -191,12 +196,13 @@ impl Chat {
     }
 
     async fn settle_abandoned(&self, row: AbandonedRow, instance: Uuid) -> Result<(), db::Error> {
-        let now = self.clock.now();
+        let now = self.parts().clock.now();
         let status = if row.partial { MessageStatus::Interrupted } else { MessageStatus::Failed };
         let (owner, conversation) = (row.owner_id, row.conversation_key);
         let charge = Charge { user_id: owner, day: row.quota_day };
         let give_back = !row.partial;
-        self.db
+        self.parts()
+            .db
             .write(async move |c| {
                 let returned = give_back && charge.give_back(&c).await?;
                 store::release_conversation(owner, conversation, row.id, now).exec(&c).await?;

@@ -77,7 +77,7 @@ impl Chat {
     /// Makes a reply in the background.
     pub(super) fn supervise(&self, task: Task) {
         let chat = self.clone();
-        self.tasks.spawn(async move {
+        self.parts().tasks.spawn(async move {
             let tally = Mutex::new(Tally::default());
             let ending =
                 AssertUnwindSafe(chat.make(&task, &tally)).catch_unwind().await.unwrap_or(Ending::Fault);
@@ -97,10 +97,10 @@ impl Chat {
             biased;
             () = generation.stopped() => Ending::Stopped,
             ending = self.read_route(task, tally) => ending,
-            () = sleep(self.settings.total_timeout) => Ending::Failed(ProviderError::TimedOut(TimeLimit::Total)),
-            () = deserted_for(generation, self.settings.detached_grace) => Ending::Deserted,
+            () = sleep(self.parts().settings.total_timeout) => Ending::Failed(ProviderError::TimedOut(TimeLimit::Total)),
+            () = deserted_for(generation, self.parts().settings.detached_grace) => Ending::Deserted,
             ending = self.keep(task, tally) => ending,
-            () = self.tasks.must_end() => Ending::Drained,
+            () = self.parts().tasks.must_end() => Ending::Drained,
         }
     }
 
@@ -108,7 +108,8 @@ impl Chat {
     /// end. Ends when the reply is to be stopped or belongs to somebody else.
     async fn keep(&self, task: &Task, tally: &Mutex<Tally>) -> Ending {
         let generation = &task.generation;
-        let mut upkeep = Upkeep::new(Instant::now(), self.settings.lease, self.settings.intervals.partial);
+        let mut upkeep =
+            Upkeep::new(Instant::now(), self.parts().settings.lease, self.parts().settings.intervals.partial);
         let mut readers = generation.readers();
         let mut is_stopping = false;
         loop {
@@ -119,7 +120,7 @@ impl Chat {
                     upkeep.store_now(Instant::now());
                 },
                 // Whoever ends the program may not have the patience to wait for the reply.
-                () = self.tasks.stopping(), if !is_stopping => {
+                () = self.parts().tasks.stopping(), if !is_stopping => {
                     is_stopping = true;
                     upkeep.store_now(Instant::now());
                 }
@@ -146,12 +147,13 @@ impl Chat {
         store_text: bool,
     ) -> Result<Option<bool>, db::Error> {
         let Task { owner, conversation, reply_seq, .. } = *task;
-        let (id, instance) = (task.generation.id, self.instance);
-        let lease = time::after(self.clock.now(), self.settings.lease);
+        let (id, instance) = (task.generation.id, self.parts().instance);
+        let lease = time::after(self.parts().clock.now(), self.parts().settings.lease);
         let partial = store_text.then(|| self.seal_reply(task));
         // Should nobody be able to settle it in the end, the tokens so far are known.
         let usage = tally.lock().unwrap_or_else(PoisonError::into_inner).usage(&task.generation.text());
-        self.db
+        self.parts()
+            .db
             .write(async move |c| {
                 let Usage { input_tokens, output_tokens, .. } = usage;
                 let is_partial = partial.is_some();
@@ -168,7 +170,7 @@ impl Chat {
 
     pub(super) fn seal_reply(&self, task: &Task) -> Sealed {
         let place = body_place(&task.conversation, &task.generation.reply_id);
-        task.data_key.seal(place, task.generation.text().as_bytes(), &*self.random)
+        task.data_key.seal(place, task.generation.text().as_bytes(), &*self.parts().random)
     }
 }
 

@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn each_ending_has_its_last_word() {
-        let endings: [(fn(&mut Encoder) -> Bytes, &[&str]); 3] = [
+        type End = fn(&mut Encoder) -> Bytes;
+        let endings: [(End, &[&str]); 3] = [
             (|encoder| encoder.finish(&outcome()), &["finish-step", "finish", "DONE"]),
             (|encoder| encoder.abort(), &["abort", "DONE"]),
             (|encoder| encoder.fail(&json!({"code": "internal"})), &["error", "DONE"]),

@@ -137,6 +137,7 @@ fn inside_a_slice_the_layers_hold() {
             forbid("queries!", "SQL lives in store.rs");
             forbid("store::", "handlers talk to the service");
             forbid(".write(", "the service opens transactions");
+            forbid(".parts()", "handlers call the service, not what it works with");
             forbid(".read(async", "the service reads");
             forbid(".read_slow(", "the service reads");
             // What the service works with, by field, by import or by way of `Deref`.

@@ -20,19 +20,16 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 
 use self::pacing::{Step, Tempo};
-use crate::chat::provider::{ChatProvider, Prompt, ProviderError, ReplyPart, ReplyStream, Speaker};
+use crate::chat::provider::{ChatProvider, Model, Prompt, ProviderError, ReplyPart, ReplyStream, Speaker};
 
 pub use self::faults::TRIGGERS;
 
 /// What an operator can choose about the demo.
 #[derive(Clone, Debug)]
 pub struct DemoSettings {
-    /// The name that is recorded beside each reply.
-    pub model: String,
-    /// Tokens that the demo claims to take in; it reads everything that it is given.
-    pub context_tokens: u32,
-    /// Where a reply is cut. The reply to `!long` needs about 1,100.
-    pub max_output_tokens: u32,
+    /// Its name, and how much the demo claims to take in; it reads everything that it is given. A reply is cut at
+    /// `max_output_tokens`; that to `!long` needs about 1,100.
+    pub model: Model,
     /// The usual pause between two words. Zero means none: then nothing waits, not even on request.
     pub pace: Duration,
 }
@@ -51,16 +48,8 @@ impl Demo {
 
 #[async_trait]
 impl ChatProvider for Demo {
-    fn model(&self) -> &str {
+    fn model(&self) -> &Model {
         &self.settings.model
-    }
-
-    fn context_tokens(&self) -> u32 {
-        self.settings.context_tokens
-    }
-
-    fn max_output_tokens(&self) -> u32 {
-        self.settings.max_output_tokens
     }
 
     async fn reply(&self, prompt: Prompt) -> Result<ReplyStream, ProviderError> {
@@ -71,7 +60,7 @@ impl ChatProvider for Demo {
         }
 
         let text = reply::compose(&prompt, &triggers);
-        let max_tokens = prompt.max_output_tokens.min(self.settings.max_output_tokens);
+        let max_tokens = prompt.max_output_tokens.min(self.settings.model.max_output_tokens);
         let tempo = Tempo { pace: self.settings.pace, seed: variety::seed(&prompt), triggers: &triggers };
         let steps = pacing::steps(&prompt, &text, max_tokens, &tempo);
         Ok(stream::iter(steps).then(play).boxed())
@@ -120,8 +109,8 @@ mod tests {
     const PACE: Duration = Duration::from_millis(40);
 
     fn demo(pace: Duration) -> Demo {
-        let model = "demo".to_owned();
-        Demo::new(DemoSettings { model, context_tokens: 8_000, max_output_tokens: 2_000, pace })
+        let model = Model { name: "demo".to_owned(), context_tokens: 8_000, max_output_tokens: 2_000 };
+        Demo::new(DemoSettings { model, pace })
     }
 
     async fn play_all(

@@ -22,7 +22,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::sse::SseParser;
 use crate::chat::provider::{
-    ChatProvider, FinishReason, Prompt, ProviderError, ReplyPart, ReplyStream, Speaker, TimeLimit, TokenCount,
+    ChatProvider, FinishReason, Model, Prompt, ProviderError, ReplyPart, ReplyStream, Speaker, TimeLimit,
+    TokenCount,
 };
 
 /// The most of an error's body that is read.
@@ -46,11 +47,7 @@ pub struct OpenAiSettings {
     /// The key; servers on this machine often need none.
     pub api_key: Option<SecretString>,
     /// The model.
-    pub model: String,
-    /// Tokens that fit the model, prompt and reply together.
-    pub context_tokens: u32,
-    /// The most tokens of one reply.
-    pub max_output_tokens: u32,
+    pub model: Model,
     /// How long the response's headers may take.
     pub headers_timeout: Duration,
 }
@@ -96,7 +93,7 @@ impl OpenAi {
         });
         let messages: Vec<Value> = std::iter::once(system).chain(turns).collect();
         let mut body = json!({
-            "model": self.settings.model,
+            "model": self.settings.model.name,
             "messages": messages,
             "stream": true,
             "stream_options": {"include_usage": true},
@@ -116,16 +113,8 @@ impl OpenAi {
 
 #[async_trait]
 impl ChatProvider for OpenAi {
-    fn model(&self) -> &str {
+    fn model(&self) -> &Model {
         &self.settings.model
-    }
-
-    fn context_tokens(&self) -> u32 {
-        self.settings.context_tokens
-    }
-
-    fn max_output_tokens(&self) -> u32 {
-        self.settings.max_output_tokens
     }
 
     async fn reply(&self, prompt: Prompt) -> Result<ReplyStream, ProviderError> {

@@ -214,9 +214,7 @@ fn provider(base_url: &str) -> OpenAi {
     let settings = OpenAiSettings {
         base_url: base_url.parse().unwrap(),
         api_key: Some(SecretString::from("sk-test")),
-        model: "m".into(),
-        context_tokens: 1000,
-        max_output_tokens: 100,
+        model: Model { name: "m".into(), context_tokens: 1000, max_output_tokens: 100 },
         headers_timeout: Duration::from_secs(1),
     };
     OpenAi::new(settings, client).unwrap()
