@@ -124,15 +124,19 @@ async fn the_text_so_far_is_stored_when_the_last_reader_leaves() {
 
 #[tokio::test]
 async fn the_text_so_far_is_stored_now_and_then_and_again_if_it_could_not_be() {
-    let upstream = Upstream::start(vec![stream_head(), delta("half a "), Step::Hang]).await;
+    let go = gate();
+    let upstream =
+        Upstream::start(vec![Step::Wait(go.clone()), stream_head(), delta("half a "), Step::Hang]).await;
     let intervals = Intervals { partial: Duration::from_millis(50), ..Intervals::default() };
     let logs = Logs::listen();
     let t = TestApp::hurried(&upstream.settings(), intervals).await;
     let ann = t.sign_up("ann@example.com").await;
     let mut stream = ann.stream(&t, "c", "m1", "hello").await;
     stream.start().await;
+    until("the context was read", async || !upstream.received().is_empty()).await;
     let hidden: Result<u64, Error> = t.db().write(async |c| hide_messages().exec(&c).await).await;
     hidden.unwrap();
+    go.add_permits(1);
     until("storing fails", async || !logs.lines_with("could not be renewed").is_empty()).await;
     let shown: Result<u64, Error> = t.db().write(async |c| show_messages().exec(&c).await).await;
     shown.unwrap();

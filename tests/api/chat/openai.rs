@@ -212,7 +212,7 @@ async fn a_failure_before_the_first_word_is_logged_once() {
 async fn thinking_counts_as_the_first_token() {
     let thought = "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n";
     let thinks = Upstream::start(vec![stream_head(), bytes(thought), Step::Hang]).await;
-    let limits = vec![("DM__CHAT__FIRST_TOKEN_TIMEOUT", "300ms"), ("DM__CHAT__IDLE_TIMEOUT", "600ms")];
+    let limits = vec![("DM__CHAT__FIRST_TOKEN_TIMEOUT", "1s"), ("DM__CHAT__IDLE_TIMEOUT", "2s")];
     let logs = Logs::listen();
     let t = TestApp::with(&[thinks.settings(), limits].concat()).await;
     let ann = t.sign_up("ann@example.com").await;
