@@ -1,5 +1,7 @@
 //! The API document: what the handlers declare, and what is true of all of them.
 
+use std::sync::LazyLock;
+
 use axum::{
     Json, Router,
     http::{HeaderValue, StatusCode, header},
@@ -125,14 +127,19 @@ async fn docs() -> Response {
 }
 
 /// The viewer is compiled in, so the page works without a network and tells nobody who reads it.
+///
+/// It has millions of bytes. All answers share one copy, or a few slow readers would fill the memory.
+static VIEWER: LazyLock<Option<Bytes>> =
+    LazyLock::new(|| scalar_api_reference::get_asset("scalar.js").map(Bytes::from));
+
 async fn script() -> Response {
-    match scalar_api_reference::get_asset("scalar.js") {
+    match &*VIEWER {
         Some(script) => {
             let headers = [
                 (header::CONTENT_TYPE, "text/javascript; charset=utf-8"),
                 (header::CACHE_CONTROL, "public, max-age=86400"),
             ];
-            (headers, script).into_response()
+            (headers, script.clone()).into_response()
         }
         None => Problem::not_found().into_response(),
     }
@@ -178,4 +185,19 @@ pub fn errors_page() -> String {
         let _ = writeln!(page, "| `{name}` | {status} | {} | {} |", code.title(), code.remedy());
     }
     page
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn answers_share_one_copy_of_the_viewer() {
+        let first = script().await.into_body().collect().await.unwrap().to_bytes();
+        let second = script().await.into_body().collect().await.unwrap().to_bytes();
+        assert!(first.len() > 1_000_000);
+        assert_eq!(first.as_ptr(), second.as_ptr());
+    }
 }
