@@ -171,12 +171,22 @@ async fn problem(ApiPath(code): ApiPath<String>) -> Result<Response, Problem> {
     Ok((StatusCode::OK, headers, Json(body)).into_response())
 }
 
+/// The only answers that are no problems: they are given before any code of ours runs, and it offers no way to add to them.
+const NOT_OURS: &str = "
+## Before a request is one
+
+What cannot be read as an HTTP/1.1 request is answered by the HTTP library: 400 where it is malformed, 431 where its head has
+more than 64 KiB or more than 100 headers. These answers have no body, no code and no `x-request-id`, and the connection
+closes. A head that takes longer than 10 seconds to arrive, and HTTP/2 without negotiation, get no answer: the connection
+closes. A client that makes its requests with an HTTP library meets none of this but the 431.
+";
+
 /// `docs/errors.md`.
 pub fn errors_page() -> String {
     use std::fmt::Write as _;
 
     let mut page = String::from(
-        "# Error codes\n\nEvery error is `application/problem+json` (RFC 9457). `code` is stable; branch on it. \
+        "# Error codes\n\nEvery error but those at the end is `application/problem+json` (RFC 9457). `code` is stable; branch on it. \
          `GET /problems/{code}` says the same.\n\n| code | status | what happened | what to do |\n|---|---|---|---|\n",
     );
     for code in Code::ALL {
@@ -184,6 +194,7 @@ pub fn errors_page() -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(page, "| `{name}` | {status} | {} | {} |", code.title(), code.remedy());
     }
+    page.push_str(NOT_OURS);
     page
 }
 
