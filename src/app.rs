@@ -35,6 +35,7 @@ use crate::{
         clock::SharedClock,
         db::{self, Db, Declared, MIGRATIONS, MigrateError},
         edge::{Edge, X_REQUEST_ID, edge},
+        extract::check_query,
         http_client,
         job::{self, Jobs},
         keyring::{self, KeyError, Keyring},
@@ -278,6 +279,7 @@ fn router(
             Gate { auth: auth.clone(), public: PUBLIC },
             auth::caller::gate,
         ))
+        .layer(middleware::from_fn(check_query))
         .layer(cors(&config.server.allowed_origins))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(outermost, edge))
