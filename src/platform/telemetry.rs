@@ -1,7 +1,8 @@
 //! Logs and metrics.
 //!
 //! Only events of this program are ever shown, whatever the level: drivers and clients log parameters, headers and
-//! bodies at `debug` and `trace`, and those are people's words and our keys.
+//! bodies at `debug` and `trace`, and those are people's words and our keys. A panic is an event like any other, without its
+//! message.
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
@@ -15,7 +16,7 @@ pub enum LogFormat {
     Text,
 }
 
-/// Starts logging to standard error. Does nothing if it was started before.
+/// Starts logging to standard error, panics included. Does nothing if it was started before.
 pub fn start_logging(format: LogFormat, level: tracing::Level) {
     let filter = EnvFilter::new(format!("off,digitalmistress={level}"));
     let registry = tracing_subscriber::registry().with(filter);
@@ -31,6 +32,14 @@ pub fn start_logging(format: LogFormat, level: tracing::Level) {
         }
     };
     drop(started); // A second start keeps the first.
+    std::panic::set_hook(Box::new(log_panic));
+}
+
+/// Says where it happened and not what was said: `expect`, slices and `assert` quote what they worked on, and that may be
+/// what somebody wrote. The runtime's own hook would print it.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let at = panic.location().map(tracing::field::display);
+    tracing::error!(at, thread = std::thread::current().name(), "a panic");
 }
 
 /// Bounds of the histograms, in seconds: from a database read to a long reply.
