@@ -25,5 +25,6 @@ mod config;
 mod db;
 mod http;
 mod layering;
+mod platform;
 mod process;
 mod support;
