@@ -19,6 +19,8 @@ use secrecy::ExposeSecret as _;
 /// Runs in the suite; `make soak` asks for more by `DM_TEST_KILLS`.
 const KILLS: usize = 50;
 const WRITERS: usize = 8;
+/// How long a round may take to get going.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What clients were told, by conversation: the ids and texts of messages and their replies, in order.
 type Ledger = Arc<Mutex<BTreeMap<String, Vec<(String, String)>>>>;
@@ -57,8 +59,13 @@ async fn nothing_that_was_acknowledged_is_lost() {
                 tokio::spawn(write(base, token, format!("c{writer}"), round, ledger))
             })
             .collect();
-        // Spread over the whole of a turn, and later than the first commits.
-        tokio::time::sleep(Duration::from_millis(30 + (round as u64 * 37) % 120)).await;
+        // Once there is load, however fast this machine is; then spread over the whole of a turn.
+        let before = entries(&ledger);
+        let deadline = Instant::now() + PATIENCE;
+        while entries(&ledger) == before && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        tokio::time::sleep(Duration::from_millis((round as u64 * 37) % 120)).await;
         server.kill();
         for writer in writers {
             writer.await.unwrap();
@@ -74,6 +81,10 @@ async fn nothing_that_was_acknowledged_is_lost() {
         assert_eq!(verdict, "ok");
     }
     eprintln!("{kills} kills, {acknowledged} acknowledged turns, none lost");
+}
+
+fn entries(ledger: &Ledger) -> usize {
+    ledger.lock().unwrap().values().map(Vec::len).sum()
 }
 
 async fn log_in(base: &str) -> String {
