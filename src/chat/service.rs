@@ -20,7 +20,7 @@ use crate::{
         db::{self, Db},
         job::{Jobs, PrepareError},
         keyring::{KeyError, Keyring, Service},
-        page::{Cursors, Page},
+        page::{Cursors, Page, Position},
         problem::{FieldError, Invalid},
         random::SharedRandom,
         seal::{DataKey, DoesNotOpen, Place, Sealed},
@@ -170,16 +170,19 @@ impl Chat {
         limit: i64,
     ) -> Result<Page<Conversation>, ChatError> {
         let cursors = self.cursors("conversations")?;
-        let LastUse { time, key } = match cursor {
-            None => LastUse::NEVER_REACHED,
-            Some(cursor) => read_cursor(cursors, owner, "", cursor).and_then(LastUse::from_bytes)?,
+        let (time, key) = match cursor {
+            None => (i64::MAX, Uuid::max()),
+            Some(cursor) => read_cursor(cursors, owner, "", cursor)?,
         };
         let read = limit.saturating_add(1);
-        let mut rows =
+        let rows =
             self.parts.db.read(async |c| store::conversations(owner, time, key, read).all(&c).await).await?;
-        let next_cursor = cut(&mut rows, limit)
-            .map(|row| LastUse { time: row.updated_at.as_microsecond(), key: row.key })
-            .map(|position| cursors.issue(owner, "", &position.to_bytes()));
+        let placed = |row: ConversationRow| {
+            let position = (row.updated_at.as_microsecond(), row.key);
+            (row, position)
+        };
+        let (rows, last) = Page::cut(rows.into_iter().map(placed).collect(), limit);
+        let next_cursor = last.map(|position| cursors.after(owner, "", &position));
         let data_key = self.parts.keyring.user(owner).await?;
         let data = rows.into_iter().map(|row| open_conversation(row, &data_key)).collect::<Result<_, _>>()?;
         Ok(Page { data, next_cursor })
@@ -308,16 +311,21 @@ impl Chat {
         let cursors = self.cursors("messages")?;
         let before = match cursor {
             None => i64::MAX,
-            Some(cursor) => i64::from_be_bytes(read_cursor(cursors, owner, id, cursor)?),
+            Some(cursor) => read_cursor(cursors, owner, id, cursor)?,
         };
         let conversation = self.find(owner, id).await?.key;
         let read = limit.saturating_add(1);
-        let mut rows = self
+        let rows = self
             .parts
             .db
             .read(async |c| store::messages(owner, conversation, before, read).all(&c).await)
             .await?;
-        let next_cursor = cut(&mut rows, limit).map(|row| cursors.issue(owner, id, &row.seq.to_be_bytes()));
+        let placed = rows.into_iter().map(|row| {
+            let seq = row.seq;
+            (row, seq)
+        });
+        let (rows, last) = Page::cut(placed.collect(), limit);
+        let next_cursor = last.map(|seq| cursors.after(owner, id, &seq));
         let data_key = self.parts.keyring.user(owner).await?;
         let messages = rows.into_iter().rev().map(|row| open_message(row, conversation, &data_key));
         Ok(Page { data: messages.collect::<Result<_, _>>()?, next_cursor })
@@ -353,43 +361,13 @@ impl Chat {
     }
 }
 
-/// A place in the list of conversations, which is ordered by last use.
-#[derive(Clone, Copy)]
-struct LastUse {
-    time: i64,
-    key: Uuid,
-}
-
-impl LastUse {
-    /// Behind which the whole list comes.
-    const NEVER_REACHED: LastUse = LastUse { time: i64::MAX, key: Uuid::max() };
-
-    fn to_bytes(self) -> Vec<u8> {
-        [&self.time.to_be_bytes()[..], self.key.as_bytes()].concat()
-    }
-
-    fn from_bytes(bytes: [u8; 24]) -> Result<LastUse, ChatError> {
-        let (time, key) = bytes.split_first_chunk().ok_or(ChatError::InvalidCursor)?;
-        let key = Uuid::from_slice(key).map_err(|_| ChatError::InvalidCursor)?;
-        Ok(LastUse { time: i64::from_be_bytes(*time), key })
-    }
-}
-
-fn read_cursor<const N: usize>(
+fn read_cursor<P: Position>(
     cursors: Cursors<'_>,
     owner: Uuid,
     scope: &str,
     cursor: &str,
-) -> Result<[u8; N], ChatError> {
-    cursors.read(owner, scope, cursor).map_err(|_| ChatError::InvalidCursor)
-}
-
-/// Cuts a list that was read one row too far; the last row that stays, if more follow.
-fn cut<T>(rows: &mut Vec<T>, limit: i64) -> Option<&T> {
-    let limit = usize::try_from(limit).unwrap_or(0);
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    rows.last().filter(|_| more)
+) -> Result<P, ChatError> {
+    cursors.position(owner, scope, cursor).map_err(|_| ChatError::InvalidCursor)
 }
 
 fn open_conversation(row: ConversationRow, key: &DataKey) -> Result<Conversation, ChatError> {

@@ -6,5 +6,6 @@ pub mod database;
 pub mod http;
 pub mod logs;
 pub mod process;
+pub mod smtp;
 pub mod stream;
 pub mod upstream;
