@@ -294,7 +294,7 @@ fn database(r: &mut Reader, data_dir: &Path) -> Option<DatabaseSettings> {
             url
         }
     };
-    Some(DatabaseSettings { url, pool_size: pool_size?, ca_file: ca_file? })
+    Some(DatabaseSettings { url, pool_size: pool_size?, ca_file: ca_file?, limits: db::Limits::default() })
 }
 
 fn master_keys(r: &mut Reader, profile: Profile) -> Option<Option<SecretString>> {

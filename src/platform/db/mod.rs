@@ -50,6 +50,32 @@ pub struct DatabaseSettings {
     pub pool_size: usize,
     /// Certificate authorities in PEM that PostgreSQL's certificate is checked against; the system's if absent.
     pub ca_file: Option<PathBuf>,
+    /// How long things may take on PostgreSQL.
+    pub limits: Limits,
+}
+
+/// How long things may take on PostgreSQL. No settings, because they only make sense together; tests shorten them.
+///
+/// A transaction that has gone silent gives up its rows before those who wait for them lose patience, and they do so
+/// before their statement runs out of time.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long an open transaction may send nothing. The server then ends it: our process hangs, or is gone.
+    pub idle_in_transaction: Duration,
+    /// How long a statement may wait for a row that another transaction holds.
+    pub lock: Duration,
+    /// How long a statement may take.
+    pub statement: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            idle_in_transaction: Duration::from_secs(5),
+            lock: Duration::from_secs(8),
+            statement: Duration::from_secs(10),
+        }
+    }
 }
 
 impl DatabaseSettings {
@@ -87,11 +113,7 @@ impl Db {
                 backup::create_private(&path)?;
                 Engine::Sqlite(Sqlite::open(&path)?)
             }
-            None => Engine::Postgres(Postgres::open(
-                settings.url.expose_secret(),
-                settings.pool_size,
-                settings.ca_file.as_deref(),
-            )?),
+            None => Engine::Postgres(Postgres::open(settings)?),
         };
         Ok(Db(Arc::new(engine)))
     }
@@ -140,7 +162,7 @@ impl Db {
         self.transaction(Arc::new(closure), false).await.result
     }
 
-    /// As [`Db::write`], but waits for space in the queue and runs again, without end, while the database is
+    /// As [`Db::write`], but waits for space in the queue and runs again, without end, while the database is busy or
     /// unavailable. For what must not be refused, such as settling a reply.
     ///
     /// # Errors

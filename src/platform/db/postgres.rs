@@ -17,6 +17,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 use rustls_platform_verifier::ConfigVerifierExt as _;
+use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 use tokio_postgres::{
     config::{Host, SslMode},
@@ -25,7 +26,8 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    Conn, Error, MAX_ROWS, Result, conn::Engine, report_slow_closure, sqlite::Outcome, value::Value,
+    Conn, DatabaseSettings, Error, Limits, MAX_ROWS, Result, conn::Engine, report_slow_closure,
+    sqlite::Outcome, value::Value,
 };
 
 /// How long a caller waits for a connection before it is told that the database is busy.
@@ -34,9 +36,6 @@ const WAIT: Duration = Duration::from_secs(5);
 const RETRY_FOR: Duration = Duration::from_secs(5);
 /// The longest pause before running again, in milliseconds.
 const RETRY_PAUSE_MS: u64 = 32;
-/// Limits that the server itself enforces, should this process hang.
-const SESSION: &str = "SET statement_timeout = '10s'; SET idle_in_transaction_session_timeout = '10s';
-                       SET lock_timeout = '8s'; SET TIME ZONE 'UTC'; SET client_min_messages = warning;";
 
 /// The engine behind [`Db`](super::Db) for `postgres:` addresses.
 pub(super) struct Postgres {
@@ -45,19 +44,21 @@ pub(super) struct Postgres {
 
 impl Postgres {
     /// Builds the pool; connects when it is first used.
-    pub(super) fn open(url: &str, pool_size: usize, ca_file: Option<&Path>) -> Result<Postgres> {
-        let config = connect_config(url)?;
-        let tls = MakeRustlsConnect::new(tls_config(ca_file)?);
+    pub(super) fn open(settings: &DatabaseSettings) -> Result<Postgres> {
+        let config = connect_config(settings.url.expose_secret())?;
+        let tls = MakeRustlsConnect::new(tls_config(settings.ca_file.as_deref())?);
+        let session: Arc<str> = session(settings.limits).into();
         let manager =
             Manager::from_config(config, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
-            .max_size(pool_size)
+            .max_size(settings.pool_size)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(WAIT))
             .create_timeout(Some(WAIT))
             .recycle_timeout(Some(WAIT))
-            .post_create(Hook::async_fn(|client, _| {
-                Box::pin(async move { client.batch_execute(SESSION).await.map_err(HookError::Backend) })
+            .post_create(Hook::async_fn(move |client, _| {
+                let session = Arc::clone(&session);
+                Box::pin(async move { client.batch_execute(&session).await.map_err(HookError::Backend) })
             }))
             .build()
             .map_err(|error| Error::Unavailable(error.to_string().into()))?;
@@ -241,6 +242,18 @@ impl Drop for Lease {
 
 fn parameters<'a>(args: &'a [Value<'_>]) -> Vec<&'a (dyn ToSql + Sync)> {
     args.iter().map(|value| -> &(dyn ToSql + Sync) { value }).collect()
+}
+
+/// What a new connection is told: limits that the server itself enforces, should this process hang.
+fn session(limits: Limits) -> String {
+    let Limits { idle_in_transaction, lock, statement } = limits;
+    format!(
+        "SET idle_in_transaction_session_timeout = {}; SET lock_timeout = {}; SET statement_timeout = {};
+         SET TIME ZONE 'UTC'; SET client_min_messages = warning;",
+        idle_in_transaction.as_millis(),
+        lock.as_millis(),
+        statement.as_millis(),
+    )
 }
 
 /// Reads the address. Without an `sslmode` in it, anything but this machine is spoken to by TLS only.

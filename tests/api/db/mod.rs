@@ -3,6 +3,7 @@
 mod cancellation;
 mod concurrency;
 mod faults;
+mod limits;
 mod migrations;
 mod query_check;
 mod rules;

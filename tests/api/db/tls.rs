@@ -1,6 +1,6 @@
 //! PostgreSQL over TLS: certificates are checked, always.
 
-use digitalmistress::platform::db::{DatabaseSettings, Error};
+use digitalmistress::platform::db::{DatabaseSettings, Error, Limits};
 
 use super::*;
 
@@ -22,6 +22,7 @@ async fn a_certificate_of_the_named_authority_is_accepted_and_any_other_refused(
         url: url.into(),
         pool_size: 1,
         ca_file: ca_file.map(Into::into),
+        limits: Limits::default(),
     };
 
     assert_eq!(reads(&with(Some(&ca_file), &url)).await.map_err(|e| e.to_string()), Ok(0));

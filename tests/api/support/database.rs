@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use digitalmistress::platform::{
-    db::{DatabaseSettings, Db, Migration},
+    db::{DatabaseSettings, Db, Limits, Migration},
     random::{Random, SystemRandom},
 };
 use jiff::Timestamp;
+use secrecy::ExposeSecret as _;
 
 /// A database that nobody else uses. SQLite files go with it; PostgreSQL databases go with the throw-away server.
 pub struct TestDatabase {
@@ -45,6 +46,14 @@ impl TestDatabase {
         TestDatabase { settings: settings(url), dir: tempfile::tempdir().unwrap() }
     }
 
+    /// Somebody else's connection to it, on PostgreSQL.
+    pub async fn client(&self) -> tokio_postgres::Client {
+        let url = self.settings.url.expose_secret();
+        let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
     pub fn is_sqlite(&self) -> bool {
         self.settings.sqlite_path().is_some()
     }
@@ -61,5 +70,5 @@ impl TestDatabase {
 }
 
 pub fn settings(url: String) -> DatabaseSettings {
-    DatabaseSettings { url: url.into(), pool_size: 5, ca_file: None }
+    DatabaseSettings { url: url.into(), pool_size: 5, ca_file: None, limits: Limits::default() }
 }
