@@ -65,6 +65,11 @@ impl Error {
         Error::Unavailable("the transaction was lost".into())
     }
 
+    /// PostgreSQL says nothing any more.
+    pub(super) fn no_answer() -> Error {
+        Error::Unavailable("PostgreSQL did not answer in time".into())
+    }
+
     /// Sorts what PostgreSQL says. `Busy` and `Conflict` are for what has certainly changed nothing.
     fn from_sqlstate(code: &str, message: &str) -> Error {
         let text = || format!("{message} ({code})").into();
@@ -138,14 +143,19 @@ impl From<tokio_postgres::Error> for Error {
 
 impl From<deadpool_postgres::PoolError> for Error {
     fn from(error: deadpool_postgres::PoolError) -> Self {
+        use deadpool_postgres::{HookError, PoolError, TimeoutType};
+
         match error {
-            deadpool_postgres::PoolError::Timeout(_) => Error::Busy("no PostgreSQL connection became free"),
-            deadpool_postgres::PoolError::Backend(error) => match Error::from(error) {
-                // Whatever kept us from connecting, the answer to a caller is "later".
-                Error::Refused(text) => Error::Unavailable(text),
-                error => error,
-            },
-            deadpool_postgres::PoolError::Closed => Error::Closed,
+            PoolError::Timeout(TimeoutType::Wait) => Error::Busy("no PostgreSQL connection became free"),
+            PoolError::Timeout(_) => Error::no_answer(),
+            PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
+                match Error::from(error) {
+                    // Whatever kept us from connecting, the answer to a caller is "later".
+                    Error::Refused(text) => Error::Unavailable(text),
+                    error => error,
+                }
+            }
+            PoolError::Closed => Error::Closed,
             error => Error::Unavailable(error.to_string().into()),
         }
     }

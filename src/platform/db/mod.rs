@@ -57,23 +57,36 @@ pub struct DatabaseSettings {
 /// How long things may take on PostgreSQL. No settings, because they only make sense together; tests shorten them.
 ///
 /// A transaction that has gone silent gives up its rows before those who wait for them lose patience, and they do so
-/// before their statement runs out of time.
+/// before their statement runs out of time. That comes before our own limit on an answer, because the server's word says
+/// more; ours is for a server that says nothing any more.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// How long a caller waits until one of the pool's connections is free.
+    pub wait: Duration,
+    /// How long a new connection may take to be made, and how long it or an old one may take to say hello.
+    pub connect: Duration,
+    /// How long a connection may have been unused before it has to say hello again.
+    pub trust: Duration,
     /// How long an open transaction may send nothing. The server then ends it: our process hangs, or is gone.
     pub idle_in_transaction: Duration,
     /// How long a statement may wait for a row that another transaction holds.
     pub lock: Duration,
     /// How long a statement may take.
     pub statement: Duration,
+    /// How long we wait for the server's answer to one. Then the connection is given up.
+    pub answer: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
+            wait: Duration::from_secs(5),
+            connect: Duration::from_secs(5),
+            trust: Duration::from_secs(10),
             idle_in_transaction: Duration::from_secs(5),
             lock: Duration::from_secs(8),
             statement: Duration::from_secs(10),
+            answer: Duration::from_secs(12),
         }
     }
 }

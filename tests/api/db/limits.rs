@@ -49,6 +49,7 @@ async fn a_row_held_for_too_long_is_busy_and_a_patient_write_outlasts_it() {
 async fn whoever_goes_silent_in_a_transaction_loses_its_rows_before_the_others_lose_patience() {
     let defaults = Limits::default();
     assert!(defaults.idle_in_transaction < defaults.lock && defaults.lock < defaults.statement);
+    assert!(defaults.statement < defaults.answer);
 
     let limits = Limits { idle_in_transaction: Duration::from_millis(50), ..defaults };
     let Some((_test, db)) = with(limits).await else { return };

@@ -5,12 +5,13 @@ mod concurrency;
 mod faults;
 mod limits;
 mod migrations;
+mod network;
 mod query_check;
 mod rules;
 mod tls;
 
 use digitalmistress::{
-    platform::db::{Db, Migration},
+    platform::db::{DatabaseSettings, Db, Migration},
     queries,
 };
 

@@ -1,6 +1,6 @@
 //! PostgreSQL over TLS: certificates are checked, always.
 
-use digitalmistress::platform::db::{DatabaseSettings, Error, Limits};
+use digitalmistress::platform::db::{Error, Limits};
 
 use super::*;
 
