@@ -124,7 +124,7 @@ impl App {
     /// Opens the database, brings its schema up to date where that is wanted, and builds the services.
     pub async fn start(config: &Config, world: &World) -> Result<App, StartError> {
         prepare_schema(config, world).await?;
-        let db = Db::open(&config.database)?;
+        let db = Db::open(&config.database, Arc::clone(&world.random))?;
         let parts = services(config, world, db.clone()).await;
         if parts.is_err() {
             // Leaves the file tidy; the error that matters is the other one.

@@ -18,6 +18,7 @@ mod backup;
 mod conn;
 mod error;
 mod migrate;
+mod pauses;
 mod postgres;
 mod query;
 mod sqlite;
@@ -37,9 +38,12 @@ pub use self::{
     value::{Arg, Field, Kind, Value},
 };
 use self::{
+    pauses::Pauses,
     postgres::Postgres,
     sqlite::{Outcome, Sqlite},
 };
+
+use super::random::SharedRandom;
 
 /// Where the data is.
 #[derive(Clone, Debug)]
@@ -75,6 +79,8 @@ pub struct Limits {
     pub statement: Duration,
     /// How long we wait for the server's answer to one. Then the connection is given up.
     pub answer: Duration,
+    /// How long a transaction that loses against others is run again.
+    pub retry: Duration,
 }
 
 impl Default for Limits {
@@ -87,6 +93,7 @@ impl Default for Limits {
             lock: Duration::from_secs(8),
             statement: Duration::from_secs(10),
             answer: Duration::from_secs(12),
+            retry: Duration::from_secs(5),
         }
     }
 }
@@ -100,7 +107,13 @@ impl DatabaseSettings {
 
 /// A database, whichever engine it is. Cloning is cheap and gives the same one.
 #[derive(Clone)]
-pub struct Db(Arc<Engine>);
+pub struct Db(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    /// Draws the pauses between tries.
+    random: SharedRandom,
+}
 
 enum Engine {
     Sqlite(Sqlite),
@@ -113,6 +126,8 @@ const SLOW_CLOSURE: Duration = Duration::from_millis(50);
 const MAX_ROWS_SLOW: usize = 100_000;
 /// First and longest pause of [`Db::write_patiently`].
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// First and longest pause of a transaction that lost against others.
+const RETRY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(128));
 
 impl Db {
     /// Opens the database; see [`Db::migrate`] for its schema.
@@ -120,7 +135,7 @@ impl Db {
     /// # Errors
     ///
     /// [`Error::Unavailable`] when the file or its settings cannot be used. PostgreSQL is not contacted yet.
-    pub fn open(settings: &DatabaseSettings) -> Result<Db> {
+    pub fn open(settings: &DatabaseSettings, random: SharedRandom) -> Result<Db> {
         let engine = match settings.sqlite_path() {
             Some(path) => {
                 backup::create_private(&path)?;
@@ -128,7 +143,7 @@ impl Db {
             }
             None => Engine::Postgres(Postgres::open(settings)?),
         };
-        Ok(Db(Arc::new(engine)))
+        Ok(Db(Arc::new(Inner { engine, random })))
     }
 
     /// Reads. Statements run one by one, each with a snapshot of its own.
@@ -140,7 +155,7 @@ impl Db {
         if Conn::inside_a_closure() {
             return Err(Error::NESTED.into());
         }
-        match &*self.0 {
+        match &self.0.engine {
             Engine::Sqlite(sqlite) => sqlite.read(closure).await,
             Engine::Postgres(postgres) => postgres.read(closure, MAX_ROWS).await,
         }
@@ -156,7 +171,7 @@ impl Db {
         if Conn::inside_a_closure() {
             return Err(Error::NESTED.into());
         }
-        match &*self.0 {
+        match &self.0.engine {
             Engine::Sqlite(sqlite) => sqlite.read_slow(closure, MAX_ROWS_SLOW).await,
             Engine::Postgres(postgres) => postgres.read(closure, MAX_ROWS_SLOW).await,
         }
@@ -188,14 +203,13 @@ impl Db {
         F: AsyncFn(Conn) -> Result<T, E> + Send + Sync + 'static,
     {
         let closure = Arc::new(closure);
-        let (mut pause, longest) = PATIENCE;
+        let mut pauses = self.pauses(PATIENCE);
         loop {
             let outcome = self.transaction(Arc::clone(&closure), true).await;
             match outcome.failure {
                 Some(error) if error.is_temporary() => {
                     tracing::warn!(%error, "a write that must not be refused waits for the database");
-                    tokio::time::sleep(pause).await;
-                    pause = pause.saturating_mul(2).min(longest);
+                    pauses.pause().await;
                 }
                 _ => return outcome.result,
             }
@@ -211,15 +225,19 @@ impl Db {
         if Conn::inside_a_closure() {
             return Outcome::failed(Error::NESTED);
         }
-        match &*self.0 {
+        match &self.0.engine {
             Engine::Sqlite(sqlite) => sqlite.write(closure, wait_for_space).await,
-            Engine::Postgres(postgres) => postgres.write(&*closure).await,
+            Engine::Postgres(postgres) => postgres.write(&*closure, self.pauses(RETRY)).await,
         }
+    }
+
+    fn pauses(&self, (first, longest): (Duration, Duration)) -> Pauses {
+        Pauses::new(first, longest, Arc::clone(&self.0.random))
     }
 
     /// Finishes what is queued and closes. On SQLite one file is left behind, without a log beside it.
     pub async fn close(&self) -> Result<()> {
-        match &*self.0 {
+        match &self.0.engine {
             Engine::Sqlite(sqlite) => sqlite.close().await,
             Engine::Postgres(postgres) => {
                 postgres.close();

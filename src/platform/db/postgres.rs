@@ -13,45 +13,40 @@ use self::connect::Line;
 pub use self::connect::is_this_machine;
 pub(super) use self::lease::Lease;
 use super::{
-    Conn, DatabaseSettings, Error, MAX_ROWS, Result, conn::Engine, report_slow_closure, sqlite::Outcome,
+    Conn, DatabaseSettings, Error, MAX_ROWS, Result, conn::Engine, pauses::Pauses, report_slow_closure,
+    sqlite::Outcome,
 };
-
-/// How long a transaction is run again after losing against others.
-const RETRY_FOR: Duration = Duration::from_secs(5);
-/// The longest pause before running again, in milliseconds.
-const RETRY_PAUSE_MS: u64 = 32;
 
 /// The engine behind [`Db`](super::Db) for `postgres:` addresses.
 pub(super) struct Postgres {
     pool: Pool,
     line: Line,
+    /// How long a transaction that loses against others is run again.
+    retry: Duration,
 }
 
 impl Postgres {
     /// Builds the pool; connects when it is first used.
     pub(super) fn open(settings: &DatabaseSettings) -> Result<Postgres> {
         let (pool, line) = connect::pool(settings)?;
-        Ok(Postgres { pool, line })
+        Ok(Postgres { pool, line, retry: settings.limits.retry })
     }
 
-    pub(super) async fn write<T, E, F>(&self, closure: &F) -> Outcome<T, E>
+    /// Runs the closure in a transaction, and again when it loses against others. [`Error::Conflict`] when it always did.
+    pub(super) async fn write<T, E, F>(&self, closure: &F, mut pauses: Pauses) -> Outcome<T, E>
     where
         E: From<Error>,
         F: AsyncFn(Conn) -> Result<T, E>,
     {
         let started = Instant::now();
-        let mut pause_ms = 1;
         loop {
             let outcome = self.transaction(closure).await;
             let lost_a_race = matches!(outcome.failure, Some(Error::Conflict));
-            if !lost_a_race || started.elapsed() > RETRY_FOR {
+            if !lost_a_race || started.elapsed() > self.retry {
                 return outcome;
             }
             metrics::counter!("db_postgres_retries_total").increment(1);
-            // Full jitter, so that those who collided do not collide again.
-            let jitter = u64::from(started.elapsed().subsec_nanos()).checked_rem(pause_ms).unwrap_or(0);
-            tokio::time::sleep(Duration::from_millis(jitter)).await;
-            pause_ms = pause_ms.saturating_mul(2).min(RETRY_PAUSE_MS);
+            pauses.pause().await;
         }
     }
 

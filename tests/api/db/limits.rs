@@ -1,11 +1,18 @@
-//! What takes too long on PostgreSQL: a row that somebody holds, a holder that has gone silent.
+//! What takes too long on PostgreSQL: a row that somebody holds, a holder that has gone silent, a race that is never won.
 
 use std::{sync::Arc, time::Duration};
 
-use digitalmistress::platform::db::{Error, Limits};
+use digitalmistress::platform::{
+    db::{Error, Limits},
+    problem::Problem,
+};
 use tokio::sync::{Notify, Semaphore};
 
 use super::*;
+
+queries! {
+    fn lose() -> i64 = "SELECT lose()";
+}
 
 /// A database with its own limits, on PostgreSQL only.
 async fn with(limits: Limits) -> Option<(TestDatabase, Db)> {
@@ -74,5 +81,34 @@ async fn whoever_goes_silent_in_a_transaction_loses_its_rows_before_the_others_l
     go_on.notify_one();
     let ended = silent.await.unwrap();
     assert!(matches!(ended, Err(Error::Unavailable(_))), "{ended:?}");
+    assert_healthy(&db).await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_always_loses_is_a_conflict_that_a_caller_may_try_again() {
+    let limits = Limits { retry: Duration::from_millis(50), ..Limits::default() };
+    let Some((test, db)) = with(limits).await else { return };
+    test.client()
+        .await
+        .batch_execute(
+            "CREATE FUNCTION lose() RETURNS BIGINT LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'on purpose' USING ERRCODE = '40001'; END $$",
+        )
+        .await
+        .unwrap();
+    let runs = Arc::new(Semaphore::new(0));
+    let counted = runs.clone();
+    let lost: Result<i64, Error> = db
+        .write(async move |c| {
+            counted.add_permits(1);
+            lose().one(&c).await
+        })
+        .await;
+    let Err(error @ Error::Conflict) = lost else { panic!("{lost:?}") };
+    assert!(error.is_temporary());
+    assert!(runs.available_permits() > 2, "it was not tried again");
+    let answer = Problem::storage(error).render("id");
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
     assert_healthy(&db).await;
 }

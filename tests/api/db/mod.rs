@@ -15,7 +15,7 @@ use digitalmistress::{
     queries,
 };
 
-use crate::support::database::TestDatabase;
+use crate::support::database::{TestDatabase, open};
 
 /// A schema of its own, so that these tests say what they are about.
 const SCHEMA: &[Migration] = &[Migration {

@@ -25,6 +25,7 @@ const LIMITS: Limits = Limits {
     lock: Duration::from_secs(8),
     statement: Duration::from_secs(10),
     answer: Duration::from_millis(500),
+    retry: Duration::from_secs(5),
 };
 
 /// A database behind a network that can be cut, on PostgreSQL only. Its pool is full of open connections.
@@ -45,7 +46,7 @@ async fn behind_a_proxy(limits: Limits, pool_size: usize) -> Option<(TestDatabas
     let db = test.with(SCHEMA).await;
     db.write(async |c| add_account(1).exec(&c).await).await.unwrap();
 
-    let db = Db::open(&settings).unwrap();
+    let db = open(&settings);
     let all_open = Barrier::new(pool_size);
     let opened = join_all((0..pool_size).map(|_| {
         db.read(async |c| {

@@ -5,7 +5,7 @@ use digitalmistress::platform::db::{Error, Limits};
 use super::*;
 
 async fn reads(settings: &DatabaseSettings) -> Result<i64, Error> {
-    let db = Db::open(settings).unwrap();
+    let db = open(settings);
     db.read(async |c| count_entries(1).one(&c).await).await
 }
 

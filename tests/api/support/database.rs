@@ -1,6 +1,6 @@
 //! A private database for each test, on the engine that this run is about.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use digitalmistress::platform::{
     db::{DatabaseSettings, Db, Limits, Migration},
@@ -65,8 +65,13 @@ impl TestDatabase {
     /// Opens it with the given schema.
     pub async fn with(&self, migrations: &[Migration]) -> Db {
         Db::migrate(&self.settings, migrations, Timestamp::now()).await.unwrap();
-        Db::open(&self.settings).unwrap()
+        open(&self.settings)
     }
+}
+
+/// Opens a database that is up to date.
+pub fn open(settings: &DatabaseSettings) -> Db {
+    Db::open(settings, Arc::new(SystemRandom)).unwrap()
 }
 
 pub fn settings(url: String) -> DatabaseSettings {
