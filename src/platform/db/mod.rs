@@ -5,8 +5,9 @@
 //!
 //! - `Ok` from a `write` closure commits, only `Err` rolls back. After a failed statement nothing more runs on that
 //!   `Conn`, and an `Ok` becomes an error.
-//! - Transactions are serializable. One that lost against others runs again; races are still settled by guarded
-//!   `UPDATE … RETURNING`, not by isolation.
+//! - A transaction sees one snapshot, and its own writes. One that changes what somebody else has changed since runs
+//!   again. What it reads and does not change may have changed when it commits: a rule over several rows needs a common
+//!   row that every closure concerned changes, see docs/adr/0014. SQLite does not show where one is missing.
 //! - A `Conn` dies with its closure.
 //! - A panic fails its call alone.
 //! - A call that was cancelled happened whole or not at all, and its connection is never reused half-way.
@@ -179,7 +180,8 @@ impl Db {
 
     /// A transaction: `Ok` from the closure commits, `Err` rolls back.
     ///
-    /// The closure may run more than once and must await nothing but its queries. When the caller is cancelled, the
+    /// The closure may run more than once and must await nothing but its queries. Its rules are guarded by what it
+    /// changes, not by what it reads. When the caller is cancelled, the
     /// transaction happens whole or not at all.
     pub async fn write<T, E, F>(&self, closure: F) -> Result<T, E>
     where

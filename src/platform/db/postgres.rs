@@ -1,4 +1,4 @@
-//! PostgreSQL: a pool of connections, serializable transactions, and connections that are closed when in doubt.
+//! PostgreSQL: a pool of connections, transactions over one snapshot, and connections that are closed when in doubt.
 
 mod connect;
 mod lease;

@@ -47,7 +47,7 @@ impl Lease {
 
     /// Opens a transaction.
     pub(super) async fn begin(&self) -> Result<()> {
-        self.answer(self.client()?.batch_execute("BEGIN ISOLATION LEVEL SERIALIZABLE")).await
+        self.answer(self.client()?.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ")).await
     }
 
     /// Commits, and is certain of it.
