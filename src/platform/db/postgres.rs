@@ -3,7 +3,7 @@
 mod connect;
 mod lease;
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use deadpool_postgres::{Object, Pool};
 use futures_util::FutureExt as _;
@@ -64,12 +64,13 @@ impl Postgres {
             return Outcome::failed(error);
         }
         let started = Instant::now();
-        let conn = Conn::new(Engine::Postgres(Box::new(lease)), MAX_ROWS);
+        let (lease, _end) = lease.lend();
+        let conn = Conn::new(Engine::Postgres(Arc::clone(&lease)), MAX_ROWS);
         let result = AssertUnwindSafe(conn.scoped(closure(conn.clone()))).catch_unwind().await;
         report_slow_closure("postgres", started.elapsed());
 
-        let (Engine::Postgres(lease), Ok(result)) = (conn.engine(), result) else {
-            return Outcome::failed(Error::Panicked); // The lease closes its connection.
+        let Ok(result) = result else {
+            return Outcome::failed(Error::Panicked); // Not ended cleanly, the connection is closed.
         };
         if conn.is_abandoned() {
             return Outcome {
@@ -104,12 +105,10 @@ impl Postgres {
         E: From<Error>,
         F: AsyncFnOnce(Conn) -> Result<T, E>,
     {
-        let lease = self.lease().await?;
-        let conn = Conn::new(Engine::Postgres(Box::new(lease)), max_rows);
+        let (lease, _end) = self.lease().await?.lend();
+        let conn = Conn::new(Engine::Postgres(Arc::clone(&lease)), max_rows);
         let result = AssertUnwindSafe(conn.scoped(closure(conn.clone()))).catch_unwind().await;
-        let (Engine::Postgres(lease), Ok(result)) = (conn.engine(), result) else {
-            return Err(Error::Panicked.into());
-        };
+        let Ok(result) = result else { return Err(Error::Panicked.into()) };
         if !conn.is_abandoned() {
             lease.end_cleanly();
         }

@@ -1,23 +1,31 @@
 //! A pooled connection while it is in use, and what becomes of it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use deadpool_postgres::Object;
 use futures_util::FutureExt as _;
 use tokio_postgres::types::ToSql;
 
 use super::{
-    super::{Error, Result, value::Value},
+    super::{Error, Result, conn::lock, value::Value},
     connect::Line,
 };
 
-/// A pooled connection that is closed instead of returned unless its use ended cleanly.
+/// A pooled connection for as long as a closure runs. When that ends, it goes, whoever still has a handle.
+pub struct Lease {
+    connection: Mutex<Option<Arc<Connection>>>,
+    line: Line,
+}
+
+/// A connection that is closed instead of returned unless its use ended cleanly.
 ///
 /// Dropped half-way (a cancelled request, a panic, a broken socket, an answer that did not come) a transaction may still
 /// be open on it. Closing makes the server roll back; returning it would show one customer's rows to another.
-pub struct Lease {
+struct Connection {
     client: Option<Object>,
-    line: Line,
     /// Its use ended well.
     clean: AtomicBool,
     /// An answer did not come: nothing more is asked of it.
@@ -26,7 +34,18 @@ pub struct Lease {
 
 impl Lease {
     pub(super) fn new(client: Object, line: Line) -> Lease {
-        Lease { client: Some(client), line, clean: AtomicBool::new(false), silent: AtomicBool::new(false) }
+        let connection = Connection {
+            client: Some(client),
+            clean: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+        };
+        Lease { connection: Mutex::new(Some(Arc::new(connection))), line }
+    }
+
+    /// Lends the lease to a closure's handle, and ends it when the returned guard goes.
+    pub(super) fn lend(self) -> (Arc<Lease>, End) {
+        let lease = Arc::new(self);
+        (Arc::clone(&lease), End(lease))
     }
 
     pub(in super::super) async fn rows(
@@ -34,20 +53,22 @@ impl Lease {
         sql: &'static str,
         args: &[Value<'_>],
     ) -> Result<Vec<tokio_postgres::Row>> {
-        let client = self.client()?;
-        let statement = self.answer(client.prepare_cached(sql)).await?;
-        self.answer(client.query(&statement, &parameters(args))).await
+        let connection = self.connection()?;
+        let client = connection.client()?;
+        let statement = self.answer(&connection, client.prepare_cached(sql)).await?;
+        self.answer(&connection, client.query(&statement, &parameters(args))).await
     }
 
     pub(in super::super) async fn execute(&self, sql: &'static str, args: &[Value<'_>]) -> Result<u64> {
-        let client = self.client()?;
-        let statement = self.answer(client.prepare_cached(sql)).await?;
-        self.answer(client.execute(&statement, &parameters(args))).await
+        let connection = self.connection()?;
+        let client = connection.client()?;
+        let statement = self.answer(&connection, client.prepare_cached(sql)).await?;
+        self.answer(&connection, client.execute(&statement, &parameters(args))).await
     }
 
     /// Opens a transaction.
     pub(super) async fn begin(&self) -> Result<()> {
-        self.answer(self.client()?.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ")).await
+        self.command("BEGIN ISOLATION LEVEL REPEATABLE READ").await
     }
 
     /// Commits, and is certain of it.
@@ -56,7 +77,7 @@ impl Lease {
     /// the command tag that would tell. The savepoint before it fails where no healthy transaction is open, and then
     /// `COMMIT` is not run.
     pub(super) async fn commit(&self) -> Result<()> {
-        match self.answer(self.client()?.batch_execute("SAVEPOINT before_commit; COMMIT")).await {
+        match self.command("SAVEPOINT before_commit; COMMIT").await {
             Ok(()) => {
                 self.end_cleanly();
                 Ok(())
@@ -70,38 +91,59 @@ impl Lease {
 
     /// Rolls back; a connection on which even that fails is closed.
     pub(super) async fn roll_back(&self) {
-        if !self.silent.load(Ordering::Acquire)
-            && let Ok(client) = self.client()
-            && self.answer(client.batch_execute("ROLLBACK")).await.is_ok()
-        {
+        let is_silent = self.connection().is_ok_and(|connection| connection.silent.load(Ordering::Acquire));
+        if !is_silent && self.command("ROLLBACK").await.is_ok() {
             self.end_cleanly();
         }
     }
 
     /// The connection may be used again, unless it owes an answer.
     pub(super) fn end_cleanly(&self) {
-        self.clean.store(!self.silent.load(Ordering::Acquire), Ordering::Release);
+        if let Ok(connection) = self.connection() {
+            connection.clean.store(!connection.silent.load(Ordering::Acquire), Ordering::Release);
+        }
     }
 
-    fn client(&self) -> Result<&Object> {
-        self.client.as_ref().ok_or(Error::Closed)
+    async fn command(&self, sql: &str) -> Result<()> {
+        let connection = self.connection()?;
+        self.answer(&connection, connection.client()?.batch_execute(sql)).await
+    }
+
+    fn connection(&self) -> Result<Arc<Connection>> {
+        lock(&self.connection).clone().ok_or(Error::DEAD)
     }
 
     fn answer<T>(
         &self,
+        connection: &Connection,
         call: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> impl Future<Output = Result<T>> {
         self.line.answer(call).map(|answer| match answer {
             Some(answer) => Ok(answer?),
             None => {
-                self.silent.store(true, Ordering::Release);
+                connection.silent.store(true, Ordering::Release);
                 Err(Error::no_answer())
             }
         })
     }
 }
 
-impl Drop for Lease {
+/// Ends a lease, however its closure ends.
+pub(super) struct End(Arc<Lease>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        lock(&self.0.connection).take();
+    }
+}
+
+impl Connection {
+    fn client(&self) -> Result<&Object> {
+        self.client.as_ref().ok_or(Error::Closed)
+    }
+}
+
+impl Drop for Connection {
     fn drop(&mut self) {
         if let Some(client) = self.client.take()
             && !self.clean.load(Ordering::Acquire)
