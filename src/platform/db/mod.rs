@@ -237,14 +237,16 @@ impl Db {
         Pauses::new(first, longest, Arc::clone(&self.0.random))
     }
 
-    /// Finishes what is queued and closes. On SQLite one file is left behind, without a log beside it.
+    /// Refuses new calls, lets running ones finish, and closes. On SQLite the queued writes are finished too, and one file
+    /// is left behind, without a log beside it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when a closure on PostgreSQL does not end; its transaction is rolled back with the process.
     pub async fn close(&self) -> Result<()> {
         match &self.0.engine {
             Engine::Sqlite(sqlite) => sqlite.close().await,
-            Engine::Postgres(postgres) => {
-                postgres.close();
-                Ok(())
-            }
+            Engine::Postgres(postgres) => postgres.close().await,
         }
     }
 }

@@ -3,33 +3,35 @@
 mod connect;
 mod lease;
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use deadpool_postgres::{Object, Pool};
 use futures_util::FutureExt as _;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 
 use self::connect::Line;
 pub use self::connect::is_this_machine;
 pub(super) use self::lease::Lease;
 use super::{
-    Conn, DatabaseSettings, Error, MAX_ROWS, Result, conn::Engine, pauses::Pauses, report_slow_closure,
-    sqlite::Outcome,
+    Conn, DatabaseSettings, Error, Limits, MAX_ROWS, Result, conn::Engine, pauses::Pauses,
+    report_slow_closure, sqlite::Outcome,
 };
 
 /// The engine behind [`Db`](super::Db) for `postgres:` addresses.
 pub(super) struct Postgres {
     pool: Pool,
     line: Line,
-    /// How long a transaction that loses against others is run again.
-    retry: Duration,
+    limits: Limits,
+    /// Connections that are in use.
+    in_use: TaskTracker,
 }
 
 impl Postgres {
     /// Builds the pool; connects when it is first used.
     pub(super) fn open(settings: &DatabaseSettings) -> Result<Postgres> {
         let (pool, line) = connect::pool(settings)?;
-        Ok(Postgres { pool, line, retry: settings.limits.retry })
+        Ok(Postgres { pool, line, limits: settings.limits, in_use: TaskTracker::new() })
     }
 
     /// Runs the closure in a transaction, and again when it loses against others. [`Error::Conflict`] when it always did.
@@ -42,7 +44,7 @@ impl Postgres {
         loop {
             let outcome = self.transaction(closure).await;
             let lost_a_race = matches!(outcome.failure, Some(Error::Conflict));
-            if !lost_a_race || started.elapsed() > self.retry {
+            if !lost_a_race || started.elapsed() > self.limits.retry {
                 return outcome;
             }
             metrics::counter!("db_postgres_retries_total").increment(1);
@@ -96,7 +98,7 @@ impl Postgres {
     }
 
     async fn lease(&self) -> Result<Lease> {
-        Ok(Lease::new(self.client().await?, self.line.clone()))
+        Ok(Lease::new(self.client().await?, self.line.clone(), self.in_use.token()))
     }
 
     /// Runs statements one by one, each with a snapshot of its own, as on SQLite.
@@ -123,7 +125,11 @@ impl Postgres {
         self.line.take(&self.pool).await
     }
 
-    pub(super) fn close(&self) {
+    /// Refuses new calls and waits for those that have a connection, but not longer than for one answer.
+    pub(super) async fn close(&self) -> Result<()> {
         self.pool.close();
+        self.in_use.close();
+        let ended = timeout(self.limits.answer, self.in_use.wait()).await;
+        ended.map_err(|_| Error::Busy("a closure is still running"))
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use digitalmistress::platform::db::{Conn, Error, Kind, MAX_ROWS, Record, Row};
 use futures_util::future::join_all;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use super::*;
 
@@ -316,6 +316,39 @@ async fn more_rows_than_a_closure_may_read_is_an_error_not_a_cut() {
     assert!(matches!(many, Err(Error::Misuse(_))), "{:?}", many.map(|rows| rows.len()));
     let slow = db.read_slow(async |c| entry_seqs(1).all(&c).await).await.unwrap();
     assert!(slow.len() > MAX_ROWS);
+}
+
+#[tokio::test]
+async fn closing_waits_for_what_is_running() {
+    let (_test, db) = database().await;
+    let (written, closed) = tokio::join!(biased; append(&db, "begun before"), db.close());
+    assert_eq!(written.unwrap(), 1);
+    closed.unwrap();
+}
+
+#[tokio::test]
+async fn closing_waits_for_a_closure_that_is_half_way_on_postgres() {
+    let (test, db) = database().await;
+    if test.is_sqlite() {
+        return; // A closure cannot wait for anything.
+    }
+    let go_on = Arc::new(Notify::new());
+    let gate = go_on.clone();
+    let mut write = Box::pin(db.write(async move |c| {
+        add_entry(1, 1, "begun before").exec(&c).await?;
+        gate.notified().await;
+        add_entry(1, 2, "begun before").exec(&c).await
+    }));
+    let mut close = Box::pin(db.close());
+    assert!(futures_util::poll!(write.as_mut()).is_pending());
+    assert!(futures_util::poll!(close.as_mut()).is_pending(), "it did not wait");
+    assert!(matches!(append(&db, "too late").await, Err(Error::Closed)));
+    go_on.notify_one();
+    let (written, closed): (Result<u64, Error>, _) = tokio::join!(write, close);
+    assert_eq!(written.unwrap(), 1);
+    closed.unwrap();
+    let client = test.client().await;
+    assert_eq!(client.query("SELECT FROM entry", &[]).await.unwrap().len(), 2);
 }
 
 #[tokio::test]

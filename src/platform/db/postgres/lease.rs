@@ -8,6 +8,7 @@ use std::sync::{
 use deadpool_postgres::Object;
 use futures_util::FutureExt as _;
 use tokio_postgres::types::ToSql;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     super::{Error, Result, conn::lock, value::Value},
@@ -30,14 +31,17 @@ struct Connection {
     clean: AtomicBool,
     /// An answer did not come: nothing more is asked of it.
     silent: AtomicBool,
+    /// Has closing wait for it.
+    _in_use: TaskTrackerToken,
 }
 
 impl Lease {
-    pub(super) fn new(client: Object, line: Line) -> Lease {
+    pub(super) fn new(client: Object, line: Line, in_use: TaskTrackerToken) -> Lease {
         let connection = Connection {
             client: Some(client),
             clean: AtomicBool::new(false),
             silent: AtomicBool::new(false),
+            _in_use: in_use,
         };
         Lease { connection: Mutex::new(Some(Arc::new(connection))), line }
     }
