@@ -106,7 +106,7 @@ impl App {
     /// `instance` is.
     pub async fn start(config: &Config, world: &World, instance: Instance) -> Result<App, StartError> {
         prepare_schema(config, world).await?;
-        let db = Db::open(&config.database)?;
+        let db = Db::open(&config.database, Arc::clone(&world.random))?;
         let app = build(config, world, instance, &db).await;
         if app.is_err() {
             close_after_failure(&db).await;
@@ -124,7 +124,7 @@ impl Identity {
     /// Opens the database, whose schema must be up to date, and identity over it.
     pub async fn open(config: &Config, world: &World) -> Result<Identity, StartError> {
         Db::check_schema(&config.database, MIGRATIONS).await?;
-        let db = Db::open(&config.database)?;
+        let db = Db::open(&config.database, Arc::clone(&world.random))?;
         match foundation(config, world, &db).await {
             Ok(Foundation { auth, .. }) => Ok(Identity { auth, db }),
             Err(error) => {

@@ -25,7 +25,12 @@ use crate::{
         provider::Model,
         providers::{demo::DemoSettings, openai::OpenAiSettings},
     },
-    platform::{db::DatabaseSettings, mail::SmtpSettings, seal::MasterKeys, telemetry::LogFormat},
+    platform::{
+        db::{self, DatabaseSettings},
+        mail::SmtpSettings,
+        seal::MasterKeys,
+        telemetry::LogFormat,
+    },
 };
 
 /// The file with the master key that `dev` makes.
@@ -295,7 +300,7 @@ fn database(r: &mut Reader, profile: Profile, data_dir: &Path) -> Option<Databas
             url
         }
     };
-    Some(DatabaseSettings { url, pool_size: pool_size?, ca_file: ca_file? })
+    Some(DatabaseSettings { url, pool_size: pool_size?, ca_file: ca_file?, limits: db::Limits::default() })
 }
 
 fn master_keys(r: &mut Reader, profile: Profile) -> Option<Option<SecretString>> {

@@ -41,7 +41,7 @@ struct Inner {
 /// What a [`Conn`] stands on.
 pub(super) enum Engine {
     Sqlite { connection: sqlite::Shared, in_transaction: bool },
-    Postgres(Box<postgres::Lease>),
+    Postgres(Arc<postgres::Lease>),
 }
 
 impl Conn {
@@ -77,10 +77,6 @@ impl Conn {
     /// Whether a statement was begun and abandoned: its answer may still be on the wire.
     pub(super) fn is_abandoned(&self) -> bool {
         self.0.running.load(Ordering::Acquire) > 0
-    }
-
-    pub(super) fn engine(&self) -> &Engine {
-        &self.0.engine
     }
 
     pub(super) async fn rows<T>(

@@ -17,8 +17,8 @@ pub enum Error {
     /// [`Query::one`](super::Query::one) found no row.
     #[error("no such row")]
     NotFound,
-    /// The queue of writes or the pool of connections is full, or another process holds the database. Nothing
-    /// was changed; later it may work.
+    /// The queue of writes or the pool of connections is full, or somebody else holds the database or a row of it.
+    /// Nothing was changed; later it may work.
     #[error("the database is busy: {0}")]
     Busy(&'static str),
     /// Concurrent transactions could not be put in an order, even after several tries. Nothing was changed.
@@ -63,6 +63,30 @@ impl Error {
     /// SQLite ended the transaction by itself.
     pub(super) fn transaction_lost() -> Error {
         Error::Unavailable("the transaction was lost".into())
+    }
+
+    /// PostgreSQL says nothing any more.
+    pub(super) fn no_answer() -> Error {
+        Error::Unavailable("PostgreSQL did not answer in time".into())
+    }
+
+    /// Sorts what PostgreSQL says. `Busy` and `Conflict` are for what has certainly changed nothing.
+    fn from_sqlstate(code: &str, message: &str) -> Error {
+        let text = || format!("{message} ({code})").into();
+        match code {
+            "23503" => Error::ForeignKey,
+            // Serialization failure, deadlock: run it again.
+            "40001" | "40P01" => Error::Conflict,
+            // The statement waited for `lock_timeout`; its transaction is over.
+            "55P03" => Error::Busy("another transaction holds a row for too long"),
+            // Read-only after a failover; ended for having been idle, or for its age; an end that nobody knows;
+            // damaged data, which waits for somebody to mend it, as on SQLite.
+            "25006" | "25P03" | "25P04" | "40003" | "XX001" | "XX002" => Error::Unavailable(text()),
+            // Classes 08 connection, 53 resources (disk full, memory, connections), 57 operator (shutdown,
+            // time-out), 58 system.
+            _ if matches!(code.get(..2), Some("08" | "53" | "57" | "58")) => Error::Unavailable(text()),
+            _ => Error::Refused(text()),
+        }
     }
 }
 
@@ -110,34 +134,60 @@ impl From<tokio_postgres::Error> for Error {
                 Error::Refused(error.to_string().into())
             };
         };
-        let code = answer.code().code();
-        let text = || format!("{} ({code})", answer.message()).into();
-        match code {
+        match answer.code().code() {
             "23505" => Error::Unique(answer.constraint().unwrap_or_default().into()),
-            "23503" => Error::ForeignKey,
-            // Serialization failure, deadlock: run it again.
-            "40001" | "40P01" => Error::Conflict,
-            // Classes 08 connection, 53 resources (disk full, memory, connections), 57 operator (shutdown,
-            // time-out), 58 system; 25006 read-only after a failover.
-            _ if matches!(code.get(..2), Some("08" | "53" | "57" | "58")) || code == "25006" => {
-                Error::Unavailable(text())
-            }
-            _ => Error::Refused(text()),
+            code => Error::from_sqlstate(code, answer.message()),
         }
     }
 }
 
 impl From<deadpool_postgres::PoolError> for Error {
     fn from(error: deadpool_postgres::PoolError) -> Self {
+        use deadpool_postgres::{HookError, PoolError, TimeoutType};
+
         match error {
-            deadpool_postgres::PoolError::Timeout(_) => Error::Busy("no PostgreSQL connection became free"),
-            deadpool_postgres::PoolError::Backend(error) => match Error::from(error) {
-                // Whatever kept us from connecting, the answer to a caller is "later".
-                Error::Refused(text) => Error::Unavailable(text),
-                error => error,
-            },
-            deadpool_postgres::PoolError::Closed => Error::Closed,
+            PoolError::Timeout(TimeoutType::Wait) => Error::Busy("no PostgreSQL connection became free"),
+            PoolError::Timeout(_) => Error::no_answer(),
+            PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
+                match Error::from(error) {
+                    // Whatever kept us from connecting, the answer to a caller is "later".
+                    Error::Refused(text) => Error::Unavailable(text),
+                    error => error,
+                }
+            }
+            PoolError::Closed => Error::Closed,
             error => Error::Unavailable(error.to_string().into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_postgres_says_is_sorted_by_what_a_caller_can_do() {
+        let table = [
+            (
+                "Unavailable",
+                "08000 08003 08006 08P01 25006 25P03 25P04 40003 53100 53200 53300 57014 57P01 57P02 57P03 57P05 58000 \
+                 58030 XX001 XX002",
+            ),
+            ("Busy", "55P03"),
+            ("Conflict", "40001 40P01"),
+            ("ForeignKey", "23503"),
+            (
+                "Refused",
+                "0A000 22003 22012 22P02 23502 23514 25001 25P01 25P02 40002 42501 42601 42P01 54000 P0001 XX000",
+            ),
+        ];
+        for (expected, codes) in table {
+            for code in codes.split_whitespace() {
+                let error = Error::from_sqlstate(code, "as the server puts it");
+                assert!(format!("{error:?}").starts_with(expected), "{code}: {error:?}");
+                let waits = ["Unavailable", "Busy", "Conflict"].contains(&expected);
+                assert_eq!(error.is_temporary(), waits, "{code}");
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
-use super::{DatabaseSettings, Db, Engine, Error, Result, backup, sqlite};
+use super::{DatabaseSettings, Db, Error, Result, backup, postgres::Postgres, sqlite};
 use crate::platform::digest::sha256;
 
 /// A step of the schema.
@@ -196,9 +196,7 @@ impl Runner {
             backup::create_private(&path)?;
             Runner::Sqlite(sqlite::open(&path, false)?, path)
         } else {
-            let db = Db::open(settings)?;
-            let Engine::Postgres(postgres) = &*db.0 else { return Err(Error::Closed) };
-            let client = postgres.client().await?;
+            let client = Postgres::open(settings)?.client().await?;
             // A migration may take longer than a request ever should.
             client.batch_execute("SET statement_timeout = 0; SET lock_timeout = 0;").await?;
             Runner::Postgres(Box::new(client))

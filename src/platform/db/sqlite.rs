@@ -123,7 +123,7 @@ impl Sqlite {
         E: From<Error>,
         F: AsyncFnOnce(Conn) -> Result<T, E>,
     {
-        let reader = self.readers.take().await?;
+        let reader = self.readers.borrow().await?;
         read_on(&reader.connection, closure, MAX_ROWS)
     }
 
@@ -133,7 +133,7 @@ impl Sqlite {
         E: From<Error> + Send + 'static,
         F: AsyncFnOnce(Conn) -> Result<T, E> + Send + 'static,
     {
-        let reader = self.slow_readers.take().await?;
+        let reader = self.slow_readers.borrow().await?;
         #[expect(
             clippy::disallowed_methods,
             reason = "the read is awaited here, so it cannot outlive its caller"
@@ -224,18 +224,17 @@ impl Readers {
         Ok(Arc::new(Readers { idle: Mutex::new(idle), free: Arc::new(Semaphore::new(count)) }))
     }
 
-    async fn take(self: &Arc<Self>) -> Result<Borrowed> {
+    async fn borrow(self: &Arc<Self>) -> Result<Borrowed> {
         let permit = Arc::clone(&self.free).acquire_owned().await.map_err(|_| Error::Closed)?;
         let connection = lock(&self.idle).pop().ok_or(Error::Closed)?;
         Ok(Borrowed { readers: Arc::clone(self), connection, _permit: permit })
     }
 }
 
-/// A reader that returns to its pool however its use ends.
+/// A reader that goes back however its use ends, and only then lets the next borrower in.
 struct Borrowed {
     readers: Arc<Readers>,
     connection: Shared,
-    /// Given back after the connection, so that whoever gets it finds one.
     _permit: OwnedSemaphorePermit,
 }
 

@@ -58,7 +58,7 @@ async fn a_full_disk_is_unavailable_and_heals() {
         .unwrap()
         .query_row("PRAGMA page_count", [], |row| row.get(0))
         .unwrap();
-    let db = Db::open(&test.settings).unwrap();
+    let db = open(&test.settings);
     db.write(async move |c| limits::max_pages(pages + 20).opt(&c).await).await.unwrap();
 
     let note: &'static str = "x".repeat(3000).leak();
@@ -102,18 +102,15 @@ async fn postgres_failures_are_sorted_by_what_a_caller_can_do() {
     if test.is_sqlite() {
         return;
     }
-    use secrecy::ExposeSecret as _;
-    let (client, connection) =
-        tokio_postgres::connect(test.settings.url.expose_secret(), tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
+    test.client()
+        .await
         .batch_execute(
             "CREATE FUNCTION raise_code(code TEXT) RETURNS BIGINT LANGUAGE plpgsql AS
              $$ BEGIN RAISE EXCEPTION 'on purpose' USING ERRCODE = code; END $$",
         )
         .await
         .unwrap();
-    for code in ["53100", "53300", "57P01", "58030", "25006", "08006"] {
+    for code in ["53100", "53300", "57P01", "58030", "25006", "25P03", "40003", "08006"] {
         let failed: Result<i64, Error> = db.read(async |c| full::raise(code).one(&c).await).await;
         assert!(matches!(failed, Err(Error::Unavailable(_))), "{code}: {failed:?}");
     }
@@ -121,9 +118,8 @@ async fn postgres_failures_are_sorted_by_what_a_caller_can_do() {
         let failed: Result<i64, Error> = db.read(async |c| full::raise(code).one(&c).await).await;
         assert!(matches!(failed, Err(Error::Refused(_))), "{code}: {failed:?}");
     }
-    // A transaction that loses every time is tried again for a while and then named.
-    let failed: Result<i64, Error> = db.write(async |c| full::raise("40001").one(&c).await).await;
-    assert!(matches!(failed, Err(Error::Conflict)), "{failed:?}");
+    let failed: Result<i64, Error> = db.write(async |c| full::raise("55P03").one(&c).await).await;
+    assert!(matches!(failed, Err(Error::Busy(_))), "{failed:?}");
     assert_healthy(&db).await;
 }
 
@@ -174,7 +170,7 @@ async fn a_full_queue_is_busy_and_a_patient_write_waits() {
 #[tokio::test]
 async fn an_unreachable_postgres_is_unavailable() {
     let settings = crate::support::database::settings("postgres://nobody@127.0.0.1:1/none".into());
-    let db = Db::open(&settings).unwrap();
+    let db = open(&settings);
     let failed: Result<i64, Error> = db.read(async |c| count_entries(1).one(&c).await).await;
     assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
 }

@@ -3,17 +3,19 @@
 mod cancellation;
 mod concurrency;
 mod faults;
+mod limits;
 mod migrations;
+mod network;
 mod query_check;
 mod rules;
 mod tls;
 
 use digitalmistress::{
-    platform::db::{Db, Migration},
+    platform::db::{DatabaseSettings, Db, Migration},
     queries,
 };
 
-use crate::support::database::TestDatabase;
+use crate::support::database::{TestDatabase, open};
 
 /// A schema of its own, so that these tests say what they are about.
 const SCHEMA: &[Migration] = &[Migration {

@@ -4,7 +4,6 @@ use digitalmistress::{
     app,
     platform::db::{Declared, Kind, MIGRATIONS},
 };
-use secrecy::ExposeSecret as _;
 use tokio_postgres::types::Type;
 
 use super::*;
@@ -65,9 +64,7 @@ fn on_sqlite(db: &rusqlite::Connection, query: &Declared) -> Vec<String> {
 }
 
 async fn on_postgres(test: &TestDatabase, query: &Declared) -> Vec<String> {
-    let (client, connection) =
-        tokio_postgres::connect(test.settings.url.expose_secret(), tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
+    let client = test.client().await;
     let statement = match client.prepare(query.sql).await {
         Ok(statement) => statement,
         Err(error) => return vec![format!("PostgreSQL refuses it: {:?}", error.as_db_error())],

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use digitalmistress::platform::db::{Conn, Error, MAX_ROWS};
+use digitalmistress::platform::db::{Conn, Error, Kind, MAX_ROWS, Record, Row};
 use futures_util::future::join_all;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use super::*;
 
@@ -107,6 +107,39 @@ async fn a_kept_connection_is_dead() {
     assert!(matches!(inside, Err(Error::Misuse(_))));
     assert_eq!(entries(&db).await, 0);
     assert_healthy(&db).await;
+}
+
+#[tokio::test]
+async fn kept_connections_do_not_use_up_the_pool() {
+    let (test, db) = database().await;
+    let kept: Arc<Mutex<Vec<Conn>>> = Arc::default();
+    for _ in 0..test.settings.pool_size * 2 {
+        let keep = kept.clone();
+        db.write(async move |c| {
+            add_entry(1, 1 + i64::try_from(keep.try_lock().unwrap().len()).unwrap(), "kept").exec(&c).await?;
+            keep.try_lock().unwrap().push(c.clone());
+            Ok::<_, Error>(())
+        })
+        .await
+        .unwrap();
+        let keep = kept.clone();
+        let refused: Result<(), Refusal> = db
+            .read(async move |c| {
+                keep.try_lock().unwrap().push(c.clone());
+                Err(Refusal::Mine)
+            })
+            .await;
+        assert!(matches!(refused, Err(Refusal::Mine)), "{refused:?}");
+        let keep = kept.clone();
+        let panicked: Result<(), Error> = db
+            .write(async move |c| {
+                keep.try_lock().unwrap().push(c.clone());
+                panic!("on purpose")
+            })
+            .await;
+        assert!(matches!(panicked, Err(Error::Panicked)), "{panicked:?}");
+    }
+    assert_eq!(kept.lock().await.len(), test.settings.pool_size * 6);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -231,6 +264,41 @@ async fn a_row_that_cannot_be_mapped_fails_its_call_alone() {
     assert_healthy(&db).await;
 }
 
+/// A record whose mapping has a bug.
+struct Faulty;
+
+impl Record for Faulty {
+    const COLUMNS: &'static [(&'static str, Kind)] = &[("", Kind::Int)];
+    fn from_row(_: &Row<'_>) -> digitalmistress::platform::db::Result<Faulty> {
+        panic!("on purpose")
+    }
+}
+
+mod faulty {
+    use digitalmistress::queries;
+    queries! {
+        fn faulty(account: i64) -> super::Faulty = "SELECT seq FROM entry WHERE account = $1";
+        fn add_faulty(account: i64) -> super::Faulty =
+            "INSERT INTO entry (account, seq, note) VALUES ($1, 60, 'rolled back') RETURNING seq";
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_a_row_mapping_fails_its_call_alone() {
+    let (_test, db) = database().await;
+    append(&db, "before").await.unwrap();
+    for _ in 0..20 {
+        let read = db.read(async |c| faulty::faulty(1).all(&c).await).await;
+        assert!(matches!(read, Err(Error::Panicked)));
+        let slow = db.read_slow(async |c| faulty::faulty(1).opt(&c).await).await;
+        assert!(matches!(slow, Err(Error::Panicked)));
+        let write = db.write(async |c| faulty::add_faulty(1).one(&c).await).await;
+        assert!(matches!(write, Err(Error::Panicked)));
+    }
+    assert_eq!(entries(&db).await, 1);
+    assert_healthy(&db).await;
+}
+
 #[tokio::test]
 async fn more_rows_than_a_closure_may_read_is_an_error_not_a_cut() {
     let (_test, db) = database().await;
@@ -248,6 +316,39 @@ async fn more_rows_than_a_closure_may_read_is_an_error_not_a_cut() {
     assert!(matches!(many, Err(Error::Misuse(_))), "{:?}", many.map(|rows| rows.len()));
     let slow = db.read_slow(async |c| entry_seqs(1).all(&c).await).await.unwrap();
     assert!(slow.len() > MAX_ROWS);
+}
+
+#[tokio::test]
+async fn closing_waits_for_what_is_running() {
+    let (_test, db) = database().await;
+    let (written, closed) = tokio::join!(biased; append(&db, "begun before"), db.close());
+    assert_eq!(written.unwrap(), 1);
+    closed.unwrap();
+}
+
+#[tokio::test]
+async fn closing_waits_for_a_closure_that_is_half_way_on_postgres() {
+    let (test, db) = database().await;
+    if test.is_sqlite() {
+        return; // A closure cannot wait for anything.
+    }
+    let go_on = Arc::new(Notify::new());
+    let gate = go_on.clone();
+    let mut write = Box::pin(db.write(async move |c| {
+        add_entry(1, 1, "begun before").exec(&c).await?;
+        gate.notified().await;
+        add_entry(1, 2, "begun before").exec(&c).await
+    }));
+    let mut close = Box::pin(db.close());
+    assert!(futures_util::poll!(write.as_mut()).is_pending());
+    assert!(futures_util::poll!(close.as_mut()).is_pending(), "it did not wait");
+    assert!(matches!(append(&db, "too late").await, Err(Error::Closed)));
+    go_on.notify_one();
+    let (written, closed): (Result<u64, Error>, _) = tokio::join!(write, close);
+    assert_eq!(written.unwrap(), 1);
+    closed.unwrap();
+    let client = test.client().await;
+    assert_eq!(client.query("SELECT FROM entry", &[]).await.unwrap().len(), 2);
 }
 
 #[tokio::test]

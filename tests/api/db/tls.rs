@@ -1,11 +1,11 @@
 //! PostgreSQL over TLS: certificates are checked, always.
 
-use digitalmistress::platform::db::{DatabaseSettings, Error};
+use digitalmistress::platform::db::{Error, Limits};
 
 use super::*;
 
 async fn reads(settings: &DatabaseSettings) -> Result<i64, Error> {
-    let db = Db::open(settings).unwrap();
+    let db = open(settings);
     db.read(async |c| count_entries(1).one(&c).await).await
 }
 
@@ -22,6 +22,7 @@ async fn a_certificate_of_the_named_authority_is_accepted_and_any_other_refused(
         url: url.into(),
         pool_size: 1,
         ca_file: ca_file.map(Into::into),
+        limits: Limits::default(),
     };
 
     assert_eq!(reads(&with(Some(&ca_file), &url)).await.map_err(|e| e.to_string()), Ok(0));

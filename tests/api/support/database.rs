@@ -1,12 +1,13 @@
 //! A private database for each test, on the engine that this run is about.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use digitalmistress::platform::{
-    db::{DatabaseSettings, Db, Migration},
+    db::{DatabaseSettings, Db, Limits, Migration},
     random::{Random, SystemRandom},
 };
 use jiff::Timestamp;
+use secrecy::ExposeSecret as _;
 
 /// A database that nobody else uses. SQLite files go with it; PostgreSQL databases go with the throw-away server.
 pub struct TestDatabase {
@@ -45,6 +46,14 @@ impl TestDatabase {
         TestDatabase { settings: settings(url), dir: tempfile::tempdir().unwrap() }
     }
 
+    /// Somebody else's connection to it, on PostgreSQL.
+    pub async fn client(&self) -> tokio_postgres::Client {
+        let url = self.settings.url.expose_secret();
+        let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
     pub fn is_sqlite(&self) -> bool {
         self.settings.sqlite_path().is_some()
     }
@@ -56,10 +65,15 @@ impl TestDatabase {
     /// Opens it with the given schema.
     pub async fn with(&self, migrations: &[Migration]) -> Db {
         Db::migrate(&self.settings, migrations, Timestamp::now()).await.unwrap();
-        Db::open(&self.settings).unwrap()
+        open(&self.settings)
     }
 }
 
+/// Opens a database that is up to date.
+pub fn open(settings: &DatabaseSettings) -> Db {
+    Db::open(settings, Arc::new(SystemRandom)).unwrap()
+}
+
 pub fn settings(url: String) -> DatabaseSettings {
-    DatabaseSettings { url: url.into(), pool_size: 5, ca_file: None }
+    DatabaseSettings { url: url.into(), pool_size: 5, ca_file: None, limits: Limits::default() }
 }

@@ -6,6 +6,7 @@ pub mod database;
 pub mod http;
 pub mod logs;
 pub mod process;
+pub mod proxy;
 pub mod smtp;
 pub mod stream;
 pub mod upstream;
