@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     account, auth,
-    auth::{Auth, caller::Gate},
+    auth::{Auth, caller::Gate, password::BreachCheck},
     billing,
     billing::Billing,
     chat,
@@ -48,7 +48,15 @@ use crate::{
 
 /// Paths that anybody may call; `*` stands for everything below. Every other route needs a live session.
 pub const PUBLIC: &[&str] = &[
-    "/v1/auth/*",
+    "/v1/auth/signup",
+    "/v1/auth/signup/verify",
+    "/v1/auth/signup/resend",
+    "/v1/auth/login",
+    "/v1/auth/refresh",
+    "/v1/auth/logout",
+    "/v1/auth/password/forgot",
+    "/v1/auth/password/reset",
+    "/v1/auth/email/undo",
     "/v1/policies",
     "/v1/companions",
     "/.well-known/jwks.json",
@@ -69,6 +77,8 @@ pub fn queries() -> Vec<(&'static str, &'static [Declared])> {
         ("platform::keyring", keyring::ALL),
         ("auth::audit", auth::audit::store::ALL),
         ("auth::consents", auth::consents::store::ALL),
+        ("auth::email_change", auth::email_change::store::ALL),
+        ("auth::password", auth::password::store::ALL),
         ("auth::session", auth::session::store::ALL),
         ("auth::signup", auth::signup::store::ALL),
         ("auth::tokens", auth::tokens::store::ALL),
@@ -181,6 +191,7 @@ async fn services(config: &Config, world: &World, db: Db) -> Result<(Auth, Billi
         Arc::clone(&clock),
         Arc::clone(&random),
         jobs.clone(),
+        breach_check(config)?,
         config.auth.clone(),
     )
     .await?;
@@ -201,6 +212,13 @@ async fn services(config: &Config, world: &World, db: Db) -> Result<(Auth, Billi
     });
     chat.recover().await?;
     Ok((auth, billing, chat, jobs))
+}
+
+fn breach_check(config: &Config) -> Result<Option<BreachCheck>, StartError> {
+    let Some(url) = &config.breach_check_url else { return Ok(None) };
+    let client = http_client::build(BreachCheck::TIMEOUT, BreachCheck::TIMEOUT)
+        .map_err(|error| StartError::Setting(format!("no HTTP client: {error}")))?;
+    Ok(Some(BreachCheck::new(url, client)))
 }
 
 fn providers(config: &Config) -> Result<Vec<NamedProvider>, StartError> {

@@ -48,6 +48,8 @@ pub struct Config {
     pub master_keys: Option<SecretString>,
     /// Identity.
     pub auth: AuthSettings,
+    /// Who is asked whether a new password was in a breach.
+    pub breach_check_url: Option<Url>,
     /// Access.
     pub billing: BillingSettings,
     /// The chat.
@@ -190,6 +192,7 @@ fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
     let migrate_on_start = r.flag("database.migrate_on_start");
     let master_keys = master_keys(r, profile);
     let auth = auth(r, server.as_ref());
+    let breach_check_url = r.optional_url("auth.breach_check_url");
     let billing = billing(r, server.as_ref());
     let chat = chat(r);
     let companions = companions(r);
@@ -214,6 +217,7 @@ fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
         migrate_on_start: migrate_on_start?,
         master_keys: master_keys?,
         auth: auth?,
+        breach_check_url: breach_check_url?,
         billing: billing?,
         chat: chat?,
         companions: companions?,
@@ -316,6 +320,7 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
     let refresh_idle_ttl = r.duration("auth.refresh_idle_ttl");
     let refresh_absolute_ttl = r.duration("auth.refresh_absolute_ttl");
     let min_length = r.number("auth.password_min_length", 8, 64);
+    let step_up_ttl = r.duration("auth.step_up_ttl");
     let frontend = server.map(|server| server.frontend_url.as_str().trim_end_matches('/').to_owned());
     let mut policies = Vec::new();
     for document in r.names_below("auth.policies") {
@@ -334,6 +339,8 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
         access_token_ttl: access_token_ttl?,
         refresh_idle_ttl: refresh_idle_ttl?,
         refresh_absolute_ttl: refresh_absolute_ttl?,
+        step_up_ttl: step_up_ttl?,
+        frontend_url: frontend?,
         password: PasswordRules { min_length: min_length? },
         policies,
     })
@@ -513,6 +520,9 @@ fn check_production(config: &Config, r: &mut Reader) {
         && is_exposed_smtp(smtp.url.expose_secret())
     {
         r.fault("mail.smtp_url", "is not encrypted; use smtps:// or smtp://…?tls=required");
+    }
+    if config.breach_check_url.as_ref().is_some_and(is_exposed) {
+        r.fault("auth.breach_check_url", "is not https, and not on this machine");
     }
     for provider in &config.route {
         match &provider.kind {
