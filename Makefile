@@ -13,7 +13,7 @@ help:
 	@echo "make bench       measure; docs/performance.md says what"
 	@echo "make soak        a thousand kill -9 under load, on both engines"
 	@echo "make fuzz        fuzz the provider's stream (needs a nightly toolchain and cargo-fuzz)"
-	@echo "make test-peers  foreign programs as peers (needs Python 3 and PyPI)"
+	@echo "make test-peers  foreign programs as peers: a provider, a mail server (needs Python 3 and PyPI)"
 
 run:
 	cargo run --release $(CARGO_FLAGS) -- dev
@@ -39,4 +39,4 @@ fuzz:
 
 test-peers:
 	cargo build $(CARGO_FLAGS)
-	DM_BIN=$(BINARY) node --test --test-reporter=spec tests/peers/litellm.test.mjs
+	DM_BIN=$(BINARY) node --test --test-reporter=spec tests/peers/*.test.mjs

@@ -10,7 +10,7 @@ use secrecy::ExposeSecret as _;
 pub use self::routes::{PUBLIC, document};
 use crate::{
     auth,
-    auth::Auth,
+    auth::{Auth, password::BreachCheck},
     billing,
     billing::Billing,
     chat,
@@ -41,6 +41,8 @@ pub fn queries() -> Vec<(&'static str, &'static [Declared])> {
         ("platform::keyring", keyring::ALL),
         ("auth::audit", auth::audit::store::ALL),
         ("auth::consents", auth::consents::store::ALL),
+        ("auth::email_change", auth::email_change::store::ALL),
+        ("auth::password", auth::password::store::ALL),
         ("auth::session", auth::session::store::ALL),
         ("auth::signup", auth::signup::store::ALL),
         ("auth::tokens", auth::tokens::store::ALL),
@@ -203,8 +205,17 @@ async fn foundation(config: &Config, world: &World, db: &Db) -> Result<Foundatio
     let keyring = Keyring::open(db.clone(), masters, Arc::clone(&random), Arc::clone(&clock)).await?;
     let jobs = Jobs::new(db.clone(), keyring.clone(), Arc::clone(&clock), Arc::clone(&random));
     let settings = config.auth.clone();
-    let auth = Auth::start(db.clone(), keyring.clone(), clock, random, jobs.clone(), settings).await?;
+    let breaches = breach_check(config)?;
+    let auth =
+        Auth::start(db.clone(), keyring.clone(), clock, random, jobs.clone(), breaches, settings).await?;
     Ok(Foundation { keyring, jobs, auth })
+}
+
+fn breach_check(config: &Config) -> Result<Option<BreachCheck>, StartError> {
+    let Some(url) = &config.breach_check_url else { return Ok(None) };
+    let client = http_client::build(BreachCheck::TIMEOUT, BreachCheck::TIMEOUT)
+        .map_err(|error| StartError::Setting(format!("no HTTP client: {error}")))?;
+    Ok(Some(BreachCheck::new(url, client)))
 }
 
 fn providers(config: &Config) -> Result<Vec<NamedProvider>, StartError> {

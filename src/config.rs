@@ -54,6 +54,8 @@ pub struct Config {
     pub master_keys: Option<SecretString>,
     /// Identity.
     pub auth: AuthSettings,
+    /// Who is asked whether a new password was in a breach.
+    pub breach_check_url: Option<Url>,
     /// Access.
     pub billing: BillingSettings,
     /// The chat.
@@ -190,6 +192,8 @@ fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
     let migrate_on_start = r.flag("database.migrate_on_start");
     let master_keys = master_keys(r, profile);
     let auth = auth(r, server.as_ref());
+    let breach_check_url = r.optional_url("auth.breach_check_url");
+    checks::breach_check_url(r, profile, breach_check_url.as_ref().and_then(Option::as_ref));
     let chat = chat(r);
     let companions = companions(r);
     let billing = billing(r, server.as_ref(), companions.as_ref());
@@ -214,6 +218,7 @@ fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
         migrate_on_start: migrate_on_start?,
         master_keys: master_keys?,
         auth: auth?,
+        breach_check_url: breach_check_url?,
         billing: billing?,
         chat: chat?,
         companions: companions?,
@@ -325,6 +330,7 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
         r.fault("auth.access_token_ttl", "is more than an hour; sessions are kept alive by refresh tokens");
     }
     let min_length = r.number("auth.password_min_length", 8, 64);
+    let step_up_ttl = r.duration("auth.step_up_ttl");
     let frontend = server.map(|server| server.frontend_url.as_str().trim_end_matches('/').to_owned());
     let mut policies = Vec::new();
     for document in r.names_below("auth.policies") {
@@ -343,6 +349,8 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
         access_token_ttl: access_token_ttl?,
         refresh_idle_ttl: refresh_idle_ttl?,
         refresh_absolute_ttl: refresh_absolute_ttl?,
+        step_up_ttl: step_up_ttl?,
+        frontend_url: frontend?,
         password: PasswordRules { min_length: min_length? },
         policies,
     })

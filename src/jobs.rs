@@ -14,7 +14,7 @@ use crate::{
         clock::SharedClock,
         db::{self, DatabaseSettings},
         job::{ClaimError, Job, JobError, Jobs},
-        mail::{MAIL_JOB, Mail, MailError, Mailer},
+        mail::{MAIL_JOB, Mail, MailError, Mailer, NO_MAIL_JOB},
         tasks::Tasks,
     },
 };
@@ -124,6 +124,7 @@ impl Background {
                     MailError::Refused(_) => JobError::Hopeless(error.to_string()),
                 })
             }
+            NO_MAIL_JOB => Ok(()),
             PURGE_JOB => self.chat.purge(job).await,
             _ => Err(JobError::Hopeless("nobody knows this kind of job".into())),
         }

@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
-    Auth, AuthError, HashError, SessionView, Tokens, User, consents, login, session, signup, tokens,
+    Auth, AuthError, HashError, SessionView, Tokens, User, consents, email_change, login, password, session,
+    signup, tokens,
 };
 use crate::platform::{
     keyring::KeyError,
@@ -23,6 +24,8 @@ pub fn routes() -> OpenApiRouter<Auth> {
         .merge(signup::http::router())
         .merge(login::http::router())
         .merge(session::http::router())
+        .merge(password::http::router())
+        .merge(email_change::http::router())
         .merge(consents::http::router())
         .merge(tokens::http::router())
 }
@@ -80,6 +83,9 @@ impl From<AuthError> for Problem {
                 Code::InvalidCredentials,
                 "There is no such account, or the password is another.",
             ),
+            AuthError::ReauthenticationRequired => {
+                Problem::new(Code::ReauthenticationRequired, "This needs a sign-in that is not long ago.")
+            }
             AuthError::InvalidGrant => {
                 Problem::new(Code::InvalidGrant, "The refresh token is not valid any more.")
             }

@@ -9,6 +9,7 @@ pub fn signup_code(to: &str, code: &str) -> Mail {
         subject: "Your code",
         opening: "Here is the code to finish your sign-up:",
         code: Some(code),
+        link: None,
         closing: "It is valid for ten minutes. If you did not ask for it, somebody mistyped an address; \
                   you need not do anything.",
     }
@@ -23,6 +24,7 @@ pub fn already_registered(to: &str) -> Mail {
         opening: "Somebody, probably you, asked to sign up with this address. It has an account already, so nothing \
                   was changed.",
         code: None,
+        link: None,
         closing: "Sign in with your password instead. If it was not you, you need not do anything.",
     }
     .lay_out()
@@ -36,8 +38,92 @@ pub fn signup_refused(to: &str) -> Mail {
         opening: "Somebody, probably you, asked to sign up with this address. At the moment we cannot open an account \
                   for it.",
         code: None,
+        link: None,
         closing: "That ends by itself after at most 30 days. If it was not you, you need not do anything; if you think \
                   that it is a mistake, write to us.",
+    }
+    .lay_out()
+}
+
+/// A way to a new password.
+pub fn password_reset(to: &str, link: &str) -> Mail {
+    Letter {
+        to,
+        subject: "Your request",
+        opening: "Somebody, probably you, asked for a new password. Choose one here:",
+        code: None,
+        link: Some(link),
+        closing: "The link is valid for 30 minutes and works once. If you did not ask for it, you need not do anything; \
+                  your password stays as it is.",
+    }
+    .lay_out()
+}
+
+/// A new password was set.
+pub fn password_changed(to: &str) -> Mail {
+    Letter {
+        to,
+        subject: "Your account",
+        opening: "Your password was changed. Devices that were signed in before have to sign in again.",
+        code: None,
+        link: None,
+        closing: "If it was not you, ask for a new password at once, with “Forgot password” on the sign-in page.",
+    }
+    .lay_out()
+}
+
+/// The code that proves a new address.
+pub fn email_code(to: &str, code: &str) -> Mail {
+    Letter {
+        to,
+        subject: "Your code",
+        opening: "Here is the code to use this address for your account:",
+        code: Some(code),
+        link: None,
+        closing: "It is valid for ten minutes. If you did not ask for it, somebody mistyped an address; \
+                  you need not do anything.",
+    }
+    .lay_out()
+}
+
+/// To an address that somebody wanted for their account and that belongs to another one.
+pub fn address_taken(to: &str) -> Mail {
+    Letter {
+        to,
+        subject: "Your request",
+        opening: "Somebody, probably you, asked to use this address for an account. It has an account already, so \
+                  nothing was changed.",
+        code: None,
+        link: None,
+        closing: "Sign in to that account instead. If it was not you, you need not do anything.",
+    }
+    .lay_out()
+}
+
+/// To the old address after a change, with the way back. It does not name the new one: somebody else may read along.
+pub fn email_changed(to: &str, link: &str) -> Mail {
+    Letter {
+        to,
+        subject: "Your account",
+        opening: "Your account uses another e-mail address now. If it was not you, take it back here:",
+        code: None,
+        link: Some(link),
+        closing: "The link is valid for 72 hours. If it was you, you need not do anything.",
+    }
+    .lay_out()
+}
+
+/// To both addresses after a change was undone.
+pub fn email_change_undone(to: &str) -> Mail {
+    Letter {
+        to,
+        subject: "Your account",
+        opening: "A change of the e-mail address of your account was undone from the address before it. All devices were \
+                  signed out.",
+        code: None,
+        link: None,
+        closing: "A password that was set since the change works no longer. If somebody else may know yours, or it does \
+                  not work, choose a new one with “Forgot password” on the sign-in page.",
     }
     .lay_out()
 }

@@ -7,18 +7,21 @@ pub mod caller;
 pub mod consents;
 mod device;
 mod email;
+pub mod email_change;
 pub mod http;
 mod letters;
 pub mod login;
-mod password;
+pub mod password;
 mod service;
 pub mod session;
 pub mod signup;
+mod step_up;
 pub mod tokens;
 pub mod users;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 pub use self::{
@@ -47,6 +50,10 @@ pub struct AuthSettings {
     pub refresh_idle_ttl: Duration,
     /// How long a session lives at most.
     pub refresh_absolute_ttl: Duration,
+    /// How long after a sign-in sensitive changes are possible.
+    pub step_up_ttl: Duration,
+    /// Where the frontend is, without a slash at the end: links in mails lead there, whatever a request says.
+    pub frontend_url: String,
     /// Which passwords are accepted.
     pub password: PasswordRules,
     /// The documents that people consent to, in the order in which they are shown.
@@ -62,4 +69,8 @@ pub struct Caller {
     pub session_id: Uuid,
     /// The user's role, from the user's row.
     pub role: Role,
+    /// When the user last showed who they are, as the access token says.
+    pub auth_time: Timestamp,
+    /// Which refresh of the session the access token came with.
+    pub token_gen: i64,
 }

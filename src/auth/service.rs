@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use secrecy::{ExposeSecret as _, SecretString};
+use zeroize::Zeroizing;
 
 use super::{
-    AuthSettings, Email, HashError,
-    password::{Hasher, Pepper},
+    AuthSettings, Email, HashError, email_change,
+    password::{self, BreachCheck, Hasher, Pepper},
     session, signup,
     tokens::{AccessTokens, SigningKeyError},
+    users,
 };
 use crate::platform::{
     clock::SharedClock,
@@ -32,6 +35,7 @@ pub struct Parts {
     pub(super) random: SharedRandom,
     pub(super) jobs: Jobs,
     pub(super) hasher: Hasher,
+    pub(super) breaches: Option<BreachCheck>,
     pub(super) tokens: AccessTokens,
     pub(super) settings: AuthSettings,
 }
@@ -63,6 +67,9 @@ pub enum AuthError {
     /// A refresh token that is expired, ended or unknown.
     #[error("the refresh token is not valid")]
     InvalidGrant,
+    /// The sign-in is too long ago for this.
+    #[error("the sign-in is too long ago")]
+    ReauthenticationRequired,
     /// No live session.
     #[error("no live session")]
     Unauthenticated,
@@ -120,25 +127,33 @@ impl Auth {
         clock: SharedClock,
         random: SharedRandom,
         jobs: Jobs,
+        breaches: Option<BreachCheck>,
         settings: AuthSettings,
     ) -> Result<Auth, StartError> {
         let tokens = AccessTokens::open(&db, &keyring, &*random, clock.now(), &settings).await?;
         let pepper = Pepper::new(keyring.service(Service::Passwords)?);
         let hasher = Hasher::start(Arc::clone(&random), &pepper)?;
-        Ok(Auth(Arc::new(Parts { db, keyring, clock, random, jobs, hasher, tokens, settings })))
+        Ok(Auth(Arc::new(Parts { db, keyring, clock, random, jobs, hasher, breaches, tokens, settings })))
     }
 
     /// Removes a batch of the rows of each table that have had their time, each in a transaction of its own. Returns how
     /// many the largest batch had; called again while that is a whole one.
     pub async fn sweep(&self) -> Result<u64, db::Error> {
+        use email_change::store::{remove_expired_changes, remove_expired_undos};
+        use password::store::remove_expired_resets;
         use session::store::remove_ended_sessions;
         use signup::store::{remove_expired_age_refusals, remove_expired_signups};
+        use users::store::remove_ended_holds;
 
         let (db, now) = (&self.0.db, self.now());
         let removed = [
             db.write(async move |c| remove_expired_signups(now).exec(&c).await).await?,
             db.write(async move |c| remove_expired_age_refusals(now).exec(&c).await).await?,
             db.write(async move |c| remove_ended_sessions(now).exec(&c).await).await?,
+            db.write(async move |c| remove_expired_resets(now).exec(&c).await).await?,
+            db.write(async move |c| remove_expired_changes(now).exec(&c).await).await?,
+            db.write(async move |c| remove_expired_undos(now).exec(&c).await).await?,
+            db.write(async move |c| remove_ended_holds(now).exec(&c).await).await?,
         ];
         Ok(removed.into_iter().max().unwrap_or(0))
     }
@@ -146,6 +161,11 @@ impl Auth {
     /// A keyed hash of an address: all that is stored of one that is not a user's.
     pub(super) fn address_mac(&self, email: &Email) -> Result<[u8; 32], AuthError> {
         Ok(self.0.keyring.service(Service::Hashes)?.mac("address", email.key().as_bytes()))
+    }
+
+    /// A link for a mail, to a page of the frontend. The token stands in the fragment, which browsers send to nobody.
+    pub(super) fn link(&self, page: &str, token: &SecretString) -> Zeroizing<String> {
+        Zeroizing::new(format!("{}/{page}#token={}", self.0.settings.frontend_url, token.expose_secret()))
     }
 
     pub(super) fn now(&self) -> Timestamp {

@@ -70,6 +70,13 @@ pub fn provider_url(r: &mut Reader, profile: Profile, key: &str, url: Option<&Ur
     }
 }
 
+/// A service that is asked about passwords.
+pub fn breach_check_url(r: &mut Reader, profile: Profile, url: Option<&Url>) {
+    if profile == Profile::Production && url.is_some_and(is_exposed) {
+        r.fault("auth.breach_check_url", "is not https, and not on this machine");
+    }
+}
+
 fn is_exposed(url: &Url) -> bool {
     let this_machine = match url.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),

@@ -191,6 +191,15 @@ impl Reader {
         })
     }
 
+    /// As [`Reader::url`], or nothing where it is empty.
+    pub fn optional_url(&mut self, key: &str) -> Option<Option<Url>> {
+        if self.settings.get(key).is_some_and(|setting| setting.value.as_str() == Some("")) {
+            self.asked.insert(key.to_owned());
+            return Some(None);
+        }
+        self.url(key).map(Some)
+    }
+
     fn parsed<T: FromStr>(&mut self, key: &str, expected: &str) -> Option<T> {
         self.get(key, |value| {
             value.as_str().and_then(|text| text.trim().parse().ok()).ok_or_else(|| expected.to_owned())

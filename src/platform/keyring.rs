@@ -40,6 +40,8 @@ pub enum Service {
     Jobs,
     /// Pending sign-ups.
     Signup,
+    /// Addresses that are not, or no longer, a user's.
+    Addresses,
     /// Private signing keys.
     Signing,
     /// Keyed hashes and cursors.
@@ -49,13 +51,20 @@ pub enum Service {
 }
 
 impl Service {
-    const ALL: [Service; 5] =
-        [Service::Jobs, Service::Signup, Service::Signing, Service::Hashes, Service::Passwords];
+    const ALL: [Service; 6] = [
+        Service::Jobs,
+        Service::Signup,
+        Service::Addresses,
+        Service::Signing,
+        Service::Hashes,
+        Service::Passwords,
+    ];
 
     const fn owner(self) -> &'static str {
         match self {
             Service::Jobs => "service/jobs",
             Service::Signup => "service/signup",
+            Service::Addresses => "service/addresses",
             Service::Signing => "service/signing",
             Service::Hashes => "service/hashes",
             Service::Passwords => "service/passwords",

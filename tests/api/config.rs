@@ -219,6 +219,7 @@ fn production_refuses_what_is_dangerous_there() {
     for (name, value, complaint) in [
         ("DM__SERVER__PUBLIC_URL", "http://api.example.com", "is not https"),
         ("DM__SERVER__FRONTEND_URL", "http://www.example.com", "is not https"),
+        ("DM__AUTH__BREACH_CHECK_URL", "http://breaches.example.com/range", "is not https"),
         ("DM__SERVER__ALLOWED_ORIGINS", "*", "origin"),
         ("DM__SERVER__ALLOWED_ORIGINS", "https://www.example.com,http://www.example.com", "not https"),
         ("DM__AUTH__ACCESS_TOKEN_TTL", "3650d", "more than an hour"),

@@ -2,18 +2,13 @@
 // models. It answers by itself; nothing leaves this machine, but for the first installation.
 
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 
 import { Program, startServer } from '../js/server.mjs';
+import { INSTALL_MS, install } from './python.mjs';
 
-const INSTALL_MS = 15 * 60_000;
 const START_MS = 60_000;
 const CASE_MS = 30_000;
 
@@ -29,7 +24,7 @@ describe('LiteLLM as the provider', () => {
 
   before(
     async () => {
-      proxy = await startProxy(await install());
+      proxy = await startProxy(await install('litellm', 'requirements.txt'));
     },
     { timeout: INSTALL_MS + START_MS },
   );
@@ -151,29 +146,6 @@ function isCounted(usage) {
 function hides(output, secret) {
   const line = output.split('\n').find((line) => line.includes(secret));
   assert.equal(line, undefined, 'a secret was shown');
-}
-
-/** Installs the proxy, unless an earlier run did, and returns the directory of its programs. */
-async function install() {
-  const cache = resolve(process.env.DM_PEERS_DIR ?? join(tmpdir(), 'dm-peers'));
-  await mkdir(cache, { recursive: true, mode: 0o700 });
-  // We run what lies there, and the system's temporary directory is everybody's.
-  if ((await stat(cache)).uid !== process.getuid()) throw new Error(`${cache} belongs to somebody else.`);
-
-  const requirements = fileURLToPath(new URL('requirements.txt', import.meta.url));
-  const wanted = createHash('sha256').update(await readFile(requirements)).digest('hex');
-  const venv = join(cache, 'litellm');
-  const bin = join(venv, 'bin');
-  const mark = join(venv, 'installed');
-  if ((await readFile(mark, 'utf8').catch(() => '')) === wanted) return bin;
-
-  console.log(`Installing LiteLLM into ${venv} (once; a minute or two)`);
-  const run = promisify(execFile);
-  const limits = { timeout: INSTALL_MS, maxBuffer: 2 ** 26 };
-  await run(process.env.PYTHON ?? 'python3', ['-m', 'venv', '--clear', venv], limits);
-  await run(join(bin, 'pip'), ['install', '--quiet', '--requirement', requirements], limits);
-  await writeFile(mark, wanted);
-  return bin;
 }
 
 /** Starts the proxy on a free port of this machine; resolves when it is healthy. */

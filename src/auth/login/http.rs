@@ -1,20 +1,20 @@
 //! The routes of login.
 
 use axum::{Json, extract::State};
-use secrecy::SecretString;
-use serde::Deserialize;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::LoginForm;
+use super::{FreshToken, LoginForm};
 use crate::{
-    auth::{Auth, http::TokensAnswer},
+    auth::{Auth, CurrentUser, http::TokensAnswer},
     platform::{client::Client, extract::ApiJson, problem::Problem},
 };
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Auth> {
-    OpenApiRouter::new().routes(routes!(log_in))
+    OpenApiRouter::new().routes(routes!(log_in)).routes(routes!(reauthenticate))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -42,4 +42,55 @@ async fn log_in(
     let LoginBody { email, password, device_name } = body;
     let form = LoginForm { email, password, device_name };
     Ok(Json(auth.log_in(form, &client).await?.into()))
+}
+
+/// How somebody shows again who they are.
+#[derive(Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Method {
+    /// With the password.
+    Password,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ReauthenticateBody {
+    method: Method,
+    #[schema(value_type = String, format = Password, max_length = 128, example = "seven quiet lanterns at dusk")]
+    password: SecretString,
+}
+
+#[derive(Serialize, ToSchema)]
+struct FreshTokenAnswer {
+    /// A JWT for `authorization: Bearer`, in place of the one before.
+    access_token: String,
+    /// How long it is valid, in seconds.
+    expires_in: u64,
+}
+
+impl From<FreshToken> for FreshTokenAnswer {
+    fn from(token: FreshToken) -> Self {
+        FreshTokenAnswer {
+            access_token: token.access_token.expose_secret().to_owned(),
+            expires_in: token.expires_in.as_secs(),
+        }
+    }
+}
+
+/// Show again who one is
+///
+/// Needed where a call answers `reauthentication_required`. The refresh token stays as it is; a refresh ends what this
+/// bought.
+#[utoipa::path(post, path = "/v1/auth/reauthenticate", tag = "auth", request_body = ReauthenticateBody, responses(
+    (status = 200, description = "An access token with a new `auth_time`.", body = FreshTokenAnswer),
+))]
+async fn reauthenticate(
+    State(auth): State<Auth>,
+    CurrentUser(caller): CurrentUser,
+    client: Client,
+    ApiJson(body): ApiJson<ReauthenticateBody>,
+) -> Result<Json<FreshTokenAnswer>, Problem> {
+    match body.method {
+        Method::Password => Ok(Json(auth.reauthenticate(caller, &body.password, &client).await?.into())),
+    }
 }

@@ -1,11 +1,18 @@
-//! Login with a password.
+//! Login with a password, and showing it again.
 
 pub mod http;
+mod reauthenticate;
 
 use secrecy::SecretString;
+use uuid::Uuid;
 
-use super::{Auth, AuthError, Device, Email, Password, Tokens, audit::Action, users};
-use crate::platform::{client::Client, problem::Faults};
+pub use self::reauthenticate::FreshToken;
+use super::{
+    Auth, AuthError, Device, Email, Password, Tokens,
+    audit::{Action, AuditEvent},
+    users,
+};
+use crate::platform::{client::Client, db::Conn, problem::Faults};
 
 /// A login as it was sent.
 pub struct LoginForm {
@@ -15,6 +22,30 @@ pub struct LoginForm {
     pub password: SecretString,
     /// What the client calls itself.
     pub device_name: Option<String>,
+}
+
+/// A password that was the right one.
+pub(super) struct CheckedPassword {
+    /// Whose it is.
+    pub(super) user_id: Uuid,
+    /// The hash that it was compared with.
+    pub(super) stored: String,
+    hash: String,
+}
+
+impl CheckedPassword {
+    /// Holds the user's row until the transaction ends, so that what the password opens does not happen beside a change of
+    /// it, and stores a hash that was made anew.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::InvalidCredentials`] if the password is another one by now.
+    pub(super) async fn hold(&self, conn: &Conn) -> Result<(), AuthError> {
+        match users::store::replace_password(self.user_id, &self.stored, &self.hash).exec(conn).await? {
+            0 => Err(AuthError::InvalidCredentials),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Auth {
@@ -32,16 +63,8 @@ impl Auth {
         let (Some(email), Some(password), Some(device)) = (email, password, device) else {
             return Err(AuthError::Invalid(faults.into_errors()));
         };
-        let found =
-            self.0.db.read(async |c| users::store::find_credentials(email.key()).opt(&c).await).await?;
-        let (id, stored) = found.map(|row| (row.id, row.password_hash)).unzip();
-        let stored = stored.flatten();
-        let verdict = self.0.hasher.verify(password.clone(), stored.clone()).await?;
-        let (Some(id), Some(stored), true) = (id, stored, verdict.right) else {
-            return Err(AuthError::InvalidCredentials);
-        };
-        let renewed = if verdict.outdated { self.renewed_hash(password).await } else { None };
-        let hash = renewed.unwrap_or_else(|| stored.clone());
+        let checked = self.check_password(Action::LoggedIn, &email, password, client).await?;
+        let id = checked.user_id;
 
         let session = self.new_session(id, device, self.now());
         let tokens = self.sign(session.clone(), self.user(id).await?)?;
@@ -49,15 +72,43 @@ impl Auth {
         self.0
             .db
             .write(async move |c| {
-                if users::store::replace_password(id, &stored, &hash).exec(&c).await? == 0 {
-                    return Err(AuthError::InvalidCredentials);
-                }
+                checked.hold(&c).await?;
                 session.store(&c).await?;
                 event.store(&c).await?;
-                Ok(())
+                Ok::<_, AuthError>(())
             })
             .await?;
         Ok(tokens)
+    }
+
+    /// Compares a password with that of the owner of an address. Everything that takes a password comes through here, so
+    /// that what limits guessing has one place.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::InvalidCredentials`] for an address that nobody has, somebody without a password, and a wrong password,
+    /// after the same work. An entry of the audit says that `action` was refused.
+    pub(super) async fn check_password(
+        &self,
+        action: Action,
+        email: &Email,
+        password: Password,
+        client: &Client,
+    ) -> Result<CheckedPassword, AuthError> {
+        let found =
+            self.0.db.read(async |c| users::store::find_credentials(email.key()).opt(&c).await).await?;
+        let (id, stored) = found.map(|row| (row.id, row.password_hash)).unzip();
+        let stored = stored.flatten();
+        let verdict = self.0.hasher.verify(password.clone(), stored.clone()).await?;
+        let (Some(user_id), Some(stored), true) = (id, stored, verdict.right) else {
+            let refused = self.audit(action, Some(client)).failed();
+            let refused = id.into_iter().fold(refused, AuditEvent::about);
+            self.0.db.write(async move |c| refused.store(&c).await).await?;
+            return Err(AuthError::InvalidCredentials);
+        };
+        let renewed = if verdict.outdated { self.renewed_hash(password).await } else { None };
+        let hash = renewed.unwrap_or_else(|| stored.clone());
+        Ok(CheckedPassword { user_id, stored, hash })
     }
 
     /// A hash with today's parameters and key. Nobody is kept out because it could not be made.

@@ -1,9 +1,15 @@
-//! Passwords: what is accepted, and how they are hashed.
+//! Passwords: what is accepted, how they are hashed, how one is changed, and what to do when it is forgotten.
 
+mod breach;
+mod change;
 mod hasher;
+pub mod http;
+mod reset;
 mod rules;
+pub mod store;
 
 pub use self::{
+    breach::BreachCheck,
     hasher::{HashError, Hasher, Pepper},
     rules::PasswordRules,
 };
@@ -12,6 +18,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use unicode_normalization::UnicodeNormalization as _;
 use zeroize::Zeroizing;
 
+use super::{Auth, Email};
 use crate::platform::problem::Invalid;
 
 /// The longest password, in bytes, before it is hashed.
@@ -38,5 +45,27 @@ impl Password {
 
     fn expose(&self) -> &str {
         self.0.expose_secret()
+    }
+}
+
+impl Auth {
+    /// Judges a new password: by the rules, then by whether it was in a breach.
+    pub(super) async fn check_new_password(
+        &self,
+        password: &Password,
+        email: Option<&Email>,
+    ) -> Result<(), Invalid> {
+        self.0.settings.password.check(password, email)?;
+        self.refuse_breached(password).await
+    }
+
+    /// Refuses a password that was in a breach, if the operator wants that to be asked.
+    pub(super) async fn refuse_breached(&self, password: &Password) -> Result<(), Invalid> {
+        match &self.0.breaches {
+            Some(breaches) if breaches.knows(password).await => {
+                Err(Invalid::new("breached", "This password has become known elsewhere. Choose another one."))
+            }
+            _ => Ok(()),
+        }
     }
 }

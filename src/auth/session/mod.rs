@@ -86,11 +86,12 @@ impl Auth {
     /// [`AuthError::Unauthenticated`] for a token that is not valid and for a session that has ended.
     pub async fn authenticate(&self, token: &str) -> Result<Caller, AuthError> {
         let now = self.0.clock.now();
-        let Claims { sid, sub, .. } =
+        let Claims { sid, sub, token_gen, auth_time, .. } =
             self.0.tokens.verify(token, now).map_err(|_| AuthError::Unauthenticated)?;
+        let auth_time = Timestamp::from_second(auth_time).map_err(|_| AuthError::Unauthenticated)?;
         let live = self.0.db.read(async |c| store::live_session(sid, sub, now).opt(&c).await).await?;
         let live = live.ok_or(AuthError::Unauthenticated)?;
-        Ok(Caller { user_id: live.user_id, session_id: live.id, role: live.role })
+        Ok(Caller { user_id: live.user_id, session_id: live.id, role: live.role, auth_time, token_gen })
     }
 
     /// Whether a caller's session still lives: for what lasts longer than a request.

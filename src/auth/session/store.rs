@@ -53,6 +53,12 @@ queries! {
     fn end_session_by_token(id: Uuid, refresh_hash: [u8]) =
         "DELETE FROM session WHERE id = $1 AND refresh_hash = $2";
 
+    /// Ends all sessions of a user.
+    fn end_sessions_of(user_id: Uuid) = "DELETE FROM session WHERE user_id = $1";
+
+    /// Ends all sessions of a user but one.
+    fn end_other_sessions(user_id: Uuid, keep: Uuid) = "DELETE FROM session WHERE user_id = $1 AND id <> $2";
+
     fn remove_ended_sessions(now: Timestamp) =
         "DELETE FROM session WHERE id IN (SELECT id FROM session WHERE idle_expires_at < $1 LIMIT 500)";
 }

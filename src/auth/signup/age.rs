@@ -18,7 +18,7 @@ pub(super) enum Standing {
     New,
     /// Nothing: there is one already.
     Known,
-    /// Nothing: somebody under 18 tried lately.
+    /// Nothing: somebody under 18 tried lately, or it is held for a user who may take it back.
     Refused,
 }
 
@@ -36,7 +36,8 @@ impl Auth {
             .read(async |c| {
                 let known = users::store::find_credentials(email_key).opt(&c).await?;
                 let refused = store::find_age_refusal(&email_mac, now).opt(&c).await?;
-                Ok::<_, db::Error>((known.is_some(), refused.is_some()))
+                let held = users::store::find_hold(&email_mac, now).opt(&c).await?;
+                Ok::<_, db::Error>((known.is_some(), refused.is_some() || held.is_some()))
             })
             .await?;
         Ok(match (known, refused) {

@@ -21,7 +21,7 @@ use self::{
     pending::Details,
     store::PendingSignup,
 };
-use super::{Auth, AuthError};
+use super::{Auth, AuthError, service::invalid_field};
 use crate::platform::{db, time, token::TokenKind};
 
 /// How long a pending sign-up lives.
@@ -57,6 +57,9 @@ impl Auth {
     /// many refusals can be written.
     pub async fn sign_up(&self, form: SignupForm) -> Result<SignupStarted, AuthError> {
         let signup = self.parse_signup(form)?;
+        self.refuse_breached(&signup.password)
+            .await
+            .map_err(|invalid| invalid_field("/password", invalid))?;
         let now = self.now();
         let email_mac = self.address_mac(&signup.email)?;
         let standing = self.standing(signup.email.key(), email_mac, now).await?;

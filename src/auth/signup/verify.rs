@@ -57,21 +57,21 @@ impl Auth {
         let email = details.email()?;
         let user_id = self.0.random.uuid(now);
         let key = self.0.keyring.new_user_key(user_id);
-        let birth_date = details.birth_date.to_string();
         let place = Place::new("app_user.birth_date", user_id.as_bytes());
-        let birth_date = key.key.seal(place, birth_date.as_bytes(), &*self.0.random);
+        let birth_date = key.key.seal(place, details.birth_date.to_string().as_bytes(), &*self.0.random);
         let session = self.new_session(user_id, Device::at(client.address), now);
         let user = User::signed_up(user_id, &email, details.locale.clone(), now);
         let tokens = self.sign(session.clone(), user)?;
-        let event = self
-            .audit(Action::SignedUp, Some(client))
-            .by(user_id)
-            .about(user_id)
-            .in_session(tokens.session.id);
+        let event = self.audit(Action::SignedUp, Some(client)).by(user_id).about(user_id);
+        let event = event.in_session(tokens.session.id);
         self.0
             .db
             .write(async move |c| {
-                // First of all, because the address is what two sign-ups share: whoever has it touches the rows of both.
+                // First of all, because the address is what two sign-ups share: whoever has it touches the rows of both. It
+                // may also be held for a user who gave it up and can take it back.
+                if users::store::claim_address(&tried.email_mac, user_id, now, now).exec(&c).await? == 0 {
+                    return Err(AuthError::InvalidCode);
+                }
                 let created = users::store::add_user(
                     user_id,
                     email.address(),

@@ -102,6 +102,9 @@ impl Auth {
         self.0
             .db
             .write(async move |c| {
+                if store::claim_address(&email_mac, id, now, now).exec(&c).await? == 0 {
+                    return Err(AuthError::AddressTaken);
+                }
                 let (address, email_key) = (email.address(), email.key());
                 let user = store::add_user(
                     id,

@@ -4,10 +4,10 @@ use uuid::Uuid;
 
 use super::{
     User,
-    store::{self, UserRow},
+    store::{self, SignIn, UserRow},
 };
 use crate::{
-    auth::{Auth, AuthError},
+    auth::{Auth, AuthError, Email},
     platform::{
         json::Patch,
         problem::{Faults, Invalid},
@@ -37,6 +37,14 @@ impl Auth {
         let row = row.ok_or(AuthError::Unauthenticated)?;
         let key = self.0.keyring.user(id).await?;
         open_user(row, &key)
+    }
+
+    /// How a user signs in, with the address read.
+    pub(in crate::auth) async fn sign_in_of(&self, id: Uuid) -> Result<(Email, SignIn), AuthError> {
+        let row = self.0.db.read(async |c| store::find_sign_in(id).opt(&c).await).await?;
+        let row = row.ok_or(AuthError::Unauthenticated)?;
+        let email = Email::parse(&row.email).map_err(|_| AuthError::Stored("app_user.email"))?;
+        Ok((email, row))
     }
 
     /// Changes what a user may change of themselves.

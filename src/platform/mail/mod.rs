@@ -19,6 +19,10 @@ pub use self::{
 /// The kind of job that carries a mail.
 pub const MAIL_JOB: &str = "mail";
 
+/// The kind of job that stands in for a mail where nobody is to get one, so that the work before it is the same. It is
+/// dropped.
+pub const NO_MAIL_JOB: &str = "no_mail";
+
 /// A mail that is ready to be sent. No `Debug`: it holds an address and often a secret.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Mail {
@@ -60,6 +64,8 @@ pub struct Letter<'a> {
     pub opening: &'a str,
     /// Something to copy, such as a code, on a line of its own.
     pub code: Option<&'a str>,
+    /// Where to go, on a line of its own.
+    pub link: Option<&'a str>,
     /// What is said after that.
     pub closing: &'a str,
 }
@@ -79,18 +85,29 @@ impl Letter<'_> {
 
     fn text(&self) -> String {
         let code = self.code.map_or_else(String::new, |code| format!("{code}\n\n"));
-        format!(include_str!("layout.txt"), opening = self.opening, code = code, closing = self.closing)
+        let link = self.link.map_or_else(String::new, |link| format!("{link}\n\n"));
+        format!(
+            include_str!("layout.txt"),
+            opening = self.opening,
+            code = code,
+            link = link,
+            closing = self.closing
+        )
     }
 
     fn html(&self) -> String {
         let code = self.code.map_or_else(String::new, |code| {
             format!(include_str!("layout_code.html"), code = HtmlEscape(code))
         });
+        let link = self.link.map_or_else(String::new, |link| {
+            format!(include_str!("layout_link.html"), link = HtmlEscape(link))
+        });
         format!(
             include_str!("layout.html"),
             subject = HtmlEscape(self.subject),
             opening = HtmlEscape(self.opening),
             code = code,
+            link = link,
             closing = HtmlEscape(self.closing),
         )
     }
@@ -107,6 +124,7 @@ mod tests {
             subject: "Your code",
             opening: "Hello <b>Ann</b> & co.",
             code: Some("12345678"),
+            link: Some("https://www.example.com/reset#token=dm_a&b"),
             closing: "It is valid for ten minutes.",
         };
         let mail = letter.lay_out();
@@ -116,11 +134,17 @@ mod tests {
         assert!(mail.html.contains(">12345678</p>") && !mail.html.contains("<b>Ann"));
         let odd = Letter { code: Some("<i>{code}"), subject: "{0} & {opening}", ..letter };
         assert!(odd.lay_out().html.contains("&lt;i&gt;{code}"), "what is laid out is not itself a layout");
+        let link = "https://www.example.com/reset#token=dm_a&b";
+        let linked = Letter { link: Some(link), ..letter }.lay_out();
+        assert!(linked.text.lines().any(|line| line == link), "the link has a line of its own");
+        let escaped = link.replace('&', "&amp;");
+        assert_eq!(linked.html.matches(&escaped).count(), 2, "to click and to copy: {}", linked.html);
     }
 
     #[test]
     fn a_letter_without_a_code_has_no_gap() {
-        let letter = Letter { to: "a@b.c", subject: "s", opening: "One.", code: None, closing: "Two." };
+        let letter =
+            Letter { to: "a@b.c", subject: "s", opening: "One.", code: None, link: None, closing: "Two." };
         assert_eq!(letter.lay_out().text, "One.\n\nTwo.\n");
     }
 }

@@ -67,6 +67,9 @@ codes! {
         "Wait until `resets_at`, or show the plans; `upgrade_url` leads there.";
     /// Not allowed.
     Forbidden = "forbidden", FORBIDDEN, "This is not allowed", "There is nothing to retry.";
+    /// The sign-in is too long ago.
+    ReauthenticationRequired = "reauthentication_required", FORBIDDEN, "A fresh sign-in is needed",
+        "Ask for the password, send it to `POST /v1/auth/reauthenticate`, and repeat the call with the token from its answer.";
     /// A policy has to be accepted first.
     ConsentRequired = "consent_required", FORBIDDEN, "A policy has to be accepted first",
         "Show the documents of `GET /v1/policies` that are `required`, then send `POST /v1/me/consents`.";

@@ -1,8 +1,14 @@
 //! Who is calling.
 
 mod age;
+mod breaches;
+mod email_change;
+mod email_undo;
 mod login;
+mod password_change;
+mod password_reset;
 mod passwords;
 mod sessions;
 mod signup;
+mod step_up;
 mod tokens;

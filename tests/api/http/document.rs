@@ -132,6 +132,8 @@ async fn live_answers_are_what_the_document_says() {
         let request = if body.is_null() { request } else { request.json(&body) };
         Call::new(request.bearer_auth(&token))
     };
+    let again = json!({"method": "password", "password": PASSWORD});
+    let change = json!({"current_password": PASSWORD, "new_password": "nine loud lanterns at dawn"});
     let consents = json!({"consents": t.consents().await});
     for (method, template, path, body) in [
         ("GET", "/v1/policies", "/v1/policies", Value::Null),
@@ -150,6 +152,9 @@ async fn live_answers_are_what_the_document_says() {
         ("GET", "/v1/chat/{id}/stream", "/v1/chat/c/stream", Value::Null),
         ("POST", "/v1/chat/{id}/stop", "/v1/chat/c/stop", Value::Null),
         ("DELETE", "/v1/conversations/{id}", "/v1/conversations/c", Value::Null),
+        ("POST", "/v1/auth/reauthenticate", "/v1/auth/reauthenticate", again),
+        ("POST", "/v1/me/password", "/v1/me/password", change),
+        ("POST", "/v1/me/email", "/v1/me/email", json!({"email": "new@example.com"})),
         // Problems, too.
         ("GET", "/v1/conversations/{id}", "/v1/conversations/c", Value::Null),
         ("POST", "/v1/conversations", "/v1/conversations", json!({"title": 7})),
@@ -159,8 +164,18 @@ async fn live_answers_are_what_the_document_says() {
     }
     let as_json = call("POST", "/v1/chat", message("d", "m1", "Good evening!")).accept_json().await;
     tour.check("POST", "/v1/chat", &as_json);
+    let code = json!({"code": t.code_for("new@example.com").await});
+    tour.check("POST", "/v1/me/email/confirm", &call("POST", "/v1/me/email/confirm", code).await);
     tour.check("POST", "/v1/auth/logout", &call("POST", "/v1/auth/logout", Value::Null).await);
     tour.check("GET", "/v1/me", &call("GET", "/v1/me", Value::Null).await);
+    for (path, body) in [
+        ("/v1/auth/email/undo", json!({"token": t.token_for("ann@example.com", "email-undo").await})),
+        ("/v1/auth/password/forgot", json!({"email": "ann@example.com"})),
+    ] {
+        tour.check("POST", path, &t.post(path, body).await);
+    }
+    let reset = json!({"token": t.token_for("ann@example.com", "reset").await, "password": PASSWORD});
+    tour.check("POST", "/v1/auth/password/reset", &t.post("/v1/auth/password/reset", reset).await);
 
     let all: BTreeSet<(String, String)> =
         operations(&tour.document).into_iter().map(|(method, path, _)| (method, path)).collect();

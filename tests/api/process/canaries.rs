@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::{
-    app::{code_in, message},
+    app::{code_in, message, token_in},
     database::TestDatabase,
     http::{Answer, Call},
     process::Server,
@@ -14,6 +14,10 @@ use crate::support::{
 use secrecy::ExposeSecret as _;
 
 const PASSWORD: &str = "canary-password lighthouse";
+const NEW_PASSWORD: &str = "canary-new-password lighthouse";
+/// Addresses that are not the user's: one that was asked for, and one that was given up.
+const WANTED: &str = "canary-wanted@example.com";
+const GIVEN_UP: &str = "canary-given-up@example.com";
 const TEXT: &str = "canary-message-text";
 const REPLY: &str = "canary-reply-text";
 const TITLE: &str = "canary-title";
@@ -40,6 +44,20 @@ impl Tour {
         self.answers.push(answer);
         json
     }
+
+    /// The text of the newest mail to an address, once it holds `what`.
+    async fn mailed(&mut self, email: &str, what: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "the mail did not come");
+            let path = format!("/dev/mailbox/messages?to={email}");
+            let mails = self.call("GET", &path, "", Value::Null).await;
+            match mails["data"][0]["text"].as_str().filter(|text| text.contains(what)) {
+                Some(text) => return text.to_owned(),
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
 }
 
 /// Everything that people and the program do that could leave traces, good and bad. Returns secrets that came up.
@@ -56,15 +74,7 @@ async fn tour(server: &Server) -> (Vec<String>, Vec<Answer>) {
     let signup =
         json!({"email": email, "password": PASSWORD, "birth_date": "1991-02-03", "consents": consents});
     let started = t.call("POST", "/v1/auth/signup", "", signup.clone()).await;
-    let deadline = Instant::now() + PATIENCE;
-    let code = loop {
-        assert!(Instant::now() < deadline, "the mail did not come:\n{}", server.output());
-        let mails = t.call("GET", &format!("/dev/mailbox/messages?to={email}"), "", Value::Null).await;
-        match mails["data"][0]["text"].as_str() {
-            Some(text) => break code_in(text),
-            None => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    };
+    let code = code_in(&t.mailed(email, "code").await);
     let tokens = t
         .call(
             "POST",
@@ -101,7 +111,36 @@ async fn tour(server: &Server) -> (Vec<String>, Vec<Answer>) {
     t.call("PATCH", "/v1/me", &access, json!({"display_name": ["canary-list"]})).await;
     t.call("GET", "/v1/conversations/canary-path/messages", &access, Value::Null).await;
     t.call("POST", "/v1/auth/logout", &access, json!({"refresh_token": text(&next["refresh_token"])})).await;
+    secrets.extend(credentials(&mut t, email).await);
     (secrets, t.answers)
+}
+
+/// A new password and new addresses. The user's address is `email` in the end.
+async fn credentials(t: &mut Tour, email: &str) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    t.call("POST", "/v1/auth/password/forgot", "", json!({"email": email})).await;
+    t.call("POST", "/v1/auth/password/forgot", "", json!({"email": "canary-nobody@example.com"})).await;
+    let reset = token_in(&t.mailed(email, "#token=").await, "reset");
+    for password in ["canary-short", NEW_PASSWORD] {
+        t.call("POST", "/v1/auth/password/reset", "", json!({"token": reset, "password": password})).await;
+    }
+    let login = t.call("POST", "/v1/auth/login", "", json!({"email": email, "password": NEW_PASSWORD})).await;
+    let token = text(&login["access_token"]);
+    let again = |password: &str| json!({"method": "password", "password": password});
+    t.call("POST", "/v1/auth/reauthenticate", &token, again("canary-wrong-password")).await;
+    let fresh = t.call("POST", "/v1/auth/reauthenticate", &token, again(NEW_PASSWORD)).await;
+
+    let mut codes = Vec::new();
+    for address in [GIVEN_UP, email] {
+        t.call("POST", "/v1/me/email", &token, json!({"email": address})).await;
+        let code = code_in(&t.mailed(address, "Here is the code").await);
+        t.call("POST", "/v1/me/email/confirm", &token, json!({"code": code})).await;
+        codes.push(code);
+    }
+    let undo = token_in(&t.mailed(GIVEN_UP, "#token=").await, "email-undo");
+    t.call("POST", "/v1/me/email", &token, json!({"email": WANTED})).await;
+    codes.push(code_in(&t.mailed(WANTED, "Here is the code").await));
+    [vec![reset, undo, text(&fresh["access_token"])], codes].concat()
 }
 
 fn assert_absent(where_: &str, text: &str, canaries: &[&str]) {
@@ -141,7 +180,8 @@ async fn no_secret_and_no_message_is_in_logs_errors_or_the_database() {
     assert!(server.terminate().success());
 
     let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
-    let private = [PASSWORD, TEXT, REPLY, TITLE, NAME, PROVIDER_KEY, PROMPT, "1991-02-03", "canary-"];
+    let private =
+        [PASSWORD, NEW_PASSWORD, TEXT, REPLY, TITLE, NAME, PROVIDER_KEY, PROMPT, "1991-02-03", "canary-"];
     let master_key = std::fs::read_to_string(data.join("master.key")).unwrap();
     let master_key = master_key.trim().split_once(':').unwrap().1;
     let canaries = [&secrets[..], &private, &[master_key]].concat();
@@ -159,9 +199,13 @@ async fn no_secret_and_no_message_is_in_logs_errors_or_the_database() {
     assert!(answers.iter().filter(|answer| answer.code >= 400).count() >= 6);
 
     let stored = dump(&database).await;
-    let readable =
-        [&secrets[..], &[PASSWORD, TEXT, REPLY, TITLE, NAME, PROVIDER_KEY, PROMPT, "1991-02-03", master_key]]
-            .concat();
+    let addresses = [WANTED, GIVEN_UP, "canary-nobody@example.com"];
+    let readable = [
+        &secrets[..],
+        &addresses,
+        &[PASSWORD, NEW_PASSWORD, TEXT, REPLY, TITLE, NAME, PROVIDER_KEY, PROMPT, "1991-02-03", master_key],
+    ]
+    .concat();
     for canary in readable {
         assert!(!contains(&stored, canary.as_bytes()), "{canary} is readable in the database");
     }

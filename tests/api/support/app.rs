@@ -202,7 +202,18 @@ impl TestApp {
     }
 
     pub async fn log_in(&self, email: &str) -> Person {
-        Person::from(self.post("/v1/auth/login", json!({"email": email, "password": PASSWORD})).await.ok())
+        Person::from(self.log_in_with(email, PASSWORD).await.ok())
+    }
+
+    /// Tries to sign in with a password.
+    pub fn log_in_with(&self, email: &str, password: &str) -> Call {
+        self.post("/v1/auth/login", json!({"email": email, "password": password}))
+    }
+
+    /// The token of the link to a page of the frontend in the newest mail to an address.
+    pub async fn token_for(&self, email: &str, page: &str) -> String {
+        let mail = self.mail_to(email).await.expect("there is a mail");
+        token_in(&mail.text, page)
     }
 }
 
@@ -216,6 +227,13 @@ impl Drop for TestApp {
 pub fn code_in(text: &str) -> String {
     let is_code = |line: &&str| line.len() == 8 && line.bytes().all(|b| b.is_ascii_digit());
     text.lines().find(is_code).expect("the mail has a code").to_owned()
+}
+
+/// The token of a link to a page of the frontend, which stands on a line of its own.
+pub fn token_in(text: &str, page: &str) -> String {
+    let start = format!("http://localhost:5173/{page}#token=");
+    let token = text.lines().find_map(|line| line.strip_prefix(&start));
+    token.unwrap_or_else(|| panic!("no link to {page}: {text}")).to_owned()
 }
 
 impl From<Value> for Person {

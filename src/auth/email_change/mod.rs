@@ -1,0 +1,173 @@
+//! A change of the address: the new one is proven before it counts, and the old one can take it back for 72 hours.
+//! Why it is so: docs/adr/0017.
+
+pub mod http;
+pub mod store;
+mod undo;
+
+use std::time::Duration;
+
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use self::store::TriedChange;
+use super::{
+    Auth, AuthError, Caller, Email, User, audit::Action, letters, password, service::invalid_field, signup,
+    users,
+};
+use crate::platform::{
+    client::Client,
+    db,
+    keyring::Service,
+    mail::MAIL_JOB,
+    seal::{Place, Sealed, equal},
+    time,
+};
+
+/// How long a code is valid.
+const CODE_TTL: Duration = Duration::from_mins(10);
+/// How often one code may be tried.
+const TRIES: i64 = 5;
+/// Digits of a code.
+const CODE_LEN: usize = 8;
+/// The column that holds a new address.
+const COLUMN: &str = "email_change.email";
+
+impl Auth {
+    /// Sends a code to a new address. Nothing is changed yet.
+    ///
+    /// An address that belongs to somebody, or may be taken back by somebody, is answered alike; it gets a mail that says so,
+    /// and no code.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::ReauthenticationRequired`] if the sign-in is too long ago.
+    pub async fn change_email(&self, caller: Caller, email: &str, client: &Client) -> Result<(), AuthError> {
+        self.require_fresh(caller)?;
+        let email = Email::parse(email).map_err(|invalid| invalid_field("/email", invalid))?;
+        let now = self.now();
+        let taken = self.is_taken(&email, caller.user_id).await?;
+        let id = self.0.random.uuid(now);
+        let code = Zeroizing::new(self.0.random.eight_digits());
+        let code_mac = self.email_code_mac(id, &code)?;
+        let mail = if taken {
+            letters::address_taken(email.address())
+        } else {
+            letters::email_code(email.address(), &code)
+        };
+        let mail = self.0.jobs.prepare(MAIL_JOB, &mail)?;
+        let sealed = self.seal_address(Place::new(COLUMN, id.as_bytes()), &email)?;
+        let event =
+            self.audit(Action::EmailChangeRequested, Some(client)).by_caller(caller).about(caller.user_id);
+        let Caller { user_id, session_id, .. } = caller;
+        let until = time::after(now, CODE_TTL);
+        self.0
+            .db
+            .write(async move |c| {
+                store::store_change(session_id, id, user_id, taken, &sealed, &code_mac, TRIES, until)
+                    .exec(&c)
+                    .await?;
+                mail.store(&c).await?;
+                event.store(&c).await
+            })
+            .await?;
+        self.0.jobs.wake();
+        Ok(())
+    }
+
+    /// Switches to the new address with the code that was sent there, and tells the old one how to take it back.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::InvalidCode`] for a wrong or spent code, one of another session, a decoy, and an address that was taken
+    /// meanwhile. Every call spends a try, whatever comes of it.
+    pub async fn confirm_email(
+        &self,
+        caller: Caller,
+        code: &str,
+        client: &Client,
+    ) -> Result<User, AuthError> {
+        let now = self.now();
+        let Caller { user_id, session_id, .. } = caller;
+        let tried =
+            self.0.db.write(async move |c| store::spend_try(session_id, user_id, now).opt(&c).await).await?;
+        let tried = tried.ok_or(AuthError::InvalidCode)?;
+        let code = code.trim();
+        let right = code.len() == CODE_LEN && equal(&self.email_code_mac(tried.id, code)?, &tried.code_mac);
+        if tried.decoy || !right {
+            return Err(AuthError::InvalidCode);
+        }
+        self.switch_email(caller, tried, client).await
+    }
+
+    async fn switch_email(
+        &self,
+        caller: Caller,
+        tried: TriedChange,
+        client: &Client,
+    ) -> Result<User, AuthError> {
+        let now = self.now();
+        let Caller { user_id, session_id, .. } = caller;
+        let email = self.open_address(Place::new(COLUMN, tried.id.as_bytes()), &tried.email)?;
+        let email_mac = self.address_mac(&email)?;
+        let user = self.user(user_id).await?;
+        let old = Email::parse(&user.email).map_err(|_| AuthError::Stored("app_user.email"))?;
+        let old_mac = self.address_mac(&old)?;
+        let undo = self.new_undo(&old, now)?;
+        let event = self.audit(Action::EmailChanged, Some(client)).by_caller(caller).about(user_id);
+        let user = User { email: email.address().to_owned(), email_verified: true, ..user };
+        self.0
+            .db
+            .write(async move |c| {
+                // Addresses first, then the user's row: as everybody does who takes an address.
+                let free = users::store::claim_address(&email_mac, user_id, now, now).exec(&c).await? > 0;
+                users::store::claim_address(&old_mac, user_id, now, undo.held_until).exec(&c).await?;
+                let switched = users::store::change_email(user_id, old.key(), email.address(), email.key());
+                if !free || switched.exec(&c).await? == 0 {
+                    return Err(AuthError::InvalidCode);
+                }
+                if store::take_change(session_id, user_id, tried.id).exec(&c).await? == 0 {
+                    return Err(AuthError::InvalidCode);
+                }
+                undo.store(&c, user_id).await?;
+                store::remove_changes_of(user_id).exec(&c).await?;
+                password::store::remove_resets_of(user_id).exec(&c).await?;
+                signup::store::make_decoys(&email_mac).exec(&c).await?;
+                event.store(&c).await?;
+                Ok(())
+            })
+            .await?;
+        self.0.jobs.wake();
+        Ok(user)
+    }
+
+    /// Whether an address belongs to somebody else, or is held for somebody else.
+    async fn is_taken(&self, email: &Email, user_id: Uuid) -> Result<bool, AuthError> {
+        let (now, email_mac) = (self.now(), self.address_mac(email)?);
+        let (owner, holder) = self
+            .0
+            .db
+            .read(async |c| {
+                let owner = users::store::find_owner(email.key()).opt(&c).await?;
+                let holder = users::store::find_hold(&email_mac, now).opt(&c).await?;
+                Ok::<_, db::Error>((owner.map(|owner| owner.id), holder))
+            })
+            .await?;
+        Ok([owner, holder].into_iter().flatten().any(|id| id != user_id))
+    }
+
+    fn email_code_mac(&self, change: Uuid, code: &str) -> Result<[u8; 32], AuthError> {
+        let key = self.0.keyring.service(Service::Hashes)?;
+        Ok(key.mac("e-mail code", &[change.as_bytes(), code.as_bytes()].concat()))
+    }
+
+    fn seal_address(&self, place: Place<'_>, email: &Email) -> Result<Sealed, AuthError> {
+        let key = self.0.keyring.service(Service::Addresses)?;
+        Ok(key.seal(place, email.address().as_bytes(), &*self.0.random))
+    }
+
+    fn open_address(&self, place: Place<'_>, sealed: &Sealed) -> Result<Email, AuthError> {
+        let text = self.0.keyring.service(Service::Addresses)?.open_text(place, sealed)?;
+        Email::parse(&text).map_err(|_| AuthError::Stored(COLUMN))
+    }
+}
