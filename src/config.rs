@@ -30,6 +30,8 @@ use crate::{
     },
 };
 
+/// The shortest time that a signing key is published before it signs: twice what the public keys may be kept for.
+const SHORTEST_KEY_LEAD: Duration = Duration::from_mins(20);
 /// The file with the master key that `dev` makes.
 const DEVELOPMENT_KEY_FILE: &str = "master.key";
 
@@ -315,6 +317,7 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
     let access_token_ttl = r.duration("auth.access_token_ttl");
     let refresh_idle_ttl = r.duration("auth.refresh_idle_ttl");
     let refresh_absolute_ttl = r.duration("auth.refresh_absolute_ttl");
+    let (signing_key_rotation, signing_key_lead) = signing_keys(r).unzip();
     let min_length = r.number("auth.password_min_length", 8, 64);
     let frontend = server.map(|server| server.frontend_url.as_str().trim_end_matches('/').to_owned());
     let mut policies = Vec::new();
@@ -334,9 +337,28 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
         access_token_ttl: access_token_ttl?,
         refresh_idle_ttl: refresh_idle_ttl?,
         refresh_absolute_ttl: refresh_absolute_ttl?,
+        signing_key_rotation: signing_key_rotation?,
+        signing_key_lead: signing_key_lead?,
         password: PasswordRules { min_length: min_length? },
         policies,
     })
+}
+
+/// How long a key signs, and how long it is published before.
+fn signing_keys(r: &mut Reader) -> Option<(Duration, Duration)> {
+    let rotation = r.duration("auth.signing_key_rotation");
+    let lead = r.duration("auth.signing_key_lead");
+    let (rotation, lead) = (rotation?, lead?);
+    if lead < SHORTEST_KEY_LEAD {
+        r.fault(
+            "auth.signing_key_lead",
+            "is less than 20m, and others keep the public keys for some minutes",
+        );
+    }
+    if rotation < lead.saturating_mul(2) {
+        r.fault("auth.signing_key_rotation", "is less than twice auth.signing_key_lead");
+    }
+    Some((rotation, lead))
 }
 
 fn billing(r: &mut Reader, server: Option<&ServerSettings>) -> Option<BillingSettings> {

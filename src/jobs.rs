@@ -24,6 +24,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(5);
 /// How often rows that have had their time are removed.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
+/// How often the signing keys are read, so that what was done to them elsewhere is known here.
+const SIGNING_KEYS: Duration = Duration::from_secs(5);
 /// How long a job that was put aside is kept.
 const DEAD_JOB_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
 
@@ -53,6 +55,7 @@ impl Background {
     pub fn start(self, tasks: &Tasks) {
         tasks.spawn(self.clone().run_jobs(tasks.clone()));
         tasks.spawn(self.clone().settle_abandoned_replies(tasks.clone()));
+        tasks.spawn(self.clone().follow_signing_keys(tasks.clone()));
         tasks.spawn(self.keep_house(tasks.clone()));
     }
 
@@ -111,6 +114,18 @@ impl Background {
         }
     }
 
+    async fn follow_signing_keys(self, tasks: Tasks) {
+        loop {
+            tokio::select! {
+                () = sleep(SIGNING_KEYS) => {}
+                () = tasks.stopping() => return,
+            }
+            if let Err(error) = self.auth.reload_signing_keys().await {
+                tracing::error!(%error, "the signing keys cannot be read");
+            }
+        }
+    }
+
     async fn keep_house(self, tasks: Tasks) {
         loop {
             if let Err(error) = self.sweep().await {
@@ -126,6 +141,9 @@ impl Background {
     /// One round of housekeeping.
     pub async fn sweep(&self) -> Result<(), db::Error> {
         let now = self.clock.now();
+        if let Err(error) = self.auth.rotate_due_signing_key().await {
+            tracing::error!(%error, "the next signing key cannot be made");
+        }
         self.auth.sweep().await?;
         self.billing.sweep().await?;
         self.jobs.remove_dead(now.saturating_sub(DEAD_JOB_LIFE).unwrap_or(now)).await?;

@@ -29,7 +29,7 @@ pub use self::{
     password::{HashError, Password, PasswordRules},
     service::{Auth, AuthError, StartError},
     session::SessionView,
-    tokens::{Jwks, Tokens},
+    tokens::{Jwks, KeyState, Rotation, SigningKey, Tokens},
     users::{AgeAssurance, ProfileChange, Role, User},
 };
 
@@ -47,6 +47,10 @@ pub struct AuthSettings {
     pub refresh_idle_ttl: Duration,
     /// How long a session lives at most.
     pub refresh_absolute_ttl: Duration,
+    /// How long one key signs access tokens.
+    pub signing_key_rotation: Duration,
+    /// How long a key is published before it signs.
+    pub signing_key_lead: Duration,
     /// Which passwords are accepted.
     pub password: PasswordRules,
     /// The documents that people consent to, in the order in which they are shown.

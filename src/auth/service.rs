@@ -8,7 +8,7 @@ use super::{
     AuthSettings, Email, HashError,
     password::{Hasher, Pepper},
     session, signup,
-    tokens::{AccessTokens, SigningKeyError},
+    tokens::{self, AccessTokens, SigningKeyError},
 };
 use crate::platform::{
     clock::SharedClock,
@@ -122,7 +122,7 @@ impl Auth {
         jobs: Jobs,
         settings: AuthSettings,
     ) -> Result<Auth, StartError> {
-        let tokens = AccessTokens::open(&db, &keyring, &*random, clock.now(), &settings).await?;
+        let tokens = AccessTokens::open(&db, &keyring, &*random, Arc::clone(&clock), &settings).await?;
         let pepper = Pepper::new(keyring.service(Service::Passwords)?);
         let hasher = Hasher::start(Arc::clone(&random), &pepper)?;
         Ok(Auth(Arc::new(Parts { db, keyring, clock, random, jobs, hasher, tokens, settings })))
@@ -133,6 +133,7 @@ impl Auth {
     pub async fn sweep(&self) -> Result<(), db::Error> {
         use session::store::remove_ended_sessions;
         use signup::store::{remove_expired_age_refusals, remove_expired_signups};
+        use tokens::store::remove_retired_signing_keys;
 
         let (db, now) = (&self.0.db, self.now());
         loop {
@@ -140,6 +141,7 @@ impl Auth {
                 db.write(async move |c| remove_expired_signups(now).exec(&c).await).await?,
                 db.write(async move |c| remove_expired_age_refusals(now).exec(&c).await).await?,
                 db.write(async move |c| remove_ended_sessions(now).exec(&c).await).await?,
+                db.write(async move |c| remove_retired_signing_keys(now).exec(&c).await).await?,
             ];
             if removed.into_iter().all(|rows| rows < BATCH) {
                 return Ok(());

@@ -179,6 +179,18 @@ fn production_refuses_what_is_dangerous_there() {
 }
 
 #[test]
+fn a_signing_key_is_known_before_it_signs() {
+    for (name, value, complaint) in [
+        ("DM__AUTH__SIGNING_KEY_LEAD", "19m", "less than 20m"),
+        ("DM__AUTH__SIGNING_KEY_ROTATION", "39m", "less than twice"),
+    ] {
+        let faults = load(Profile::Development, &[(name, value)]).unwrap_err();
+        assert!(faults.iter().any(|fault| fault.contains(name) && fault.contains(complaint)), "{faults:?}");
+    }
+    load(Profile::Development, &[("DM__AUTH__SIGNING_KEY_ROTATION", "40m")]).unwrap();
+}
+
+#[test]
 fn development_listens_on_this_machine_only() {
     for address in ["0.0.0.0:8080", "[::]:8080", "192.168.0.1:80"] {
         let faults = load(Profile::Development, &[("DM__SERVER__LISTEN", address)]).unwrap_err();

@@ -86,9 +86,9 @@ impl Auth {
     /// [`AuthError::Unauthenticated`] for a token that is not valid and for a session that has ended.
     pub async fn authenticate(&self, token: &str) -> Result<Caller, AuthError> {
         let now = self.0.clock.now();
-        let Claims { sid, sub, .. } =
-            self.0.tokens.verify(token, now).map_err(|_| AuthError::Unauthenticated)?;
-        let live = self.0.db.read(async |c| store::live_session(sid, sub, now).opt(&c).await).await?;
+        let claims = self.0.tokens.verify(token, now).await.map_err(|_| AuthError::Unauthenticated)?;
+        let Claims { sid, sub, kid, .. } = claims;
+        let live = self.0.db.read(async |c| store::live_session(sid, sub, now, &kid).opt(&c).await).await?;
         let live = live.ok_or(AuthError::Unauthenticated)?;
         Ok(Caller { user_id: live.user_id, session_id: live.id, role: live.role })
     }
@@ -129,7 +129,7 @@ impl Auth {
 
     /// Ends the session of an access token, expired or not. Nothing happens if there is none.
     pub async fn end_by_access_token(&self, token: &str) -> Result<(), AuthError> {
-        let Ok(claims) = self.0.tokens.verify_expired(token) else { return Ok(()) };
+        let Ok(claims) = self.0.tokens.verify_expired(token, self.now()).await else { return Ok(()) };
         self.0.db.write(async move |c| store::end_session(claims.sid, claims.sub).exec(&c).await).await?;
         Ok(())
     }

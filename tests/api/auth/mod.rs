@@ -1,6 +1,7 @@
 //! Who is calling.
 
 mod age;
+mod keys;
 mod login;
 mod passwords;
 mod sessions;
