@@ -10,6 +10,9 @@ CREATE TABLE app_user (
   time_zone TEXT,
   birth_date BYTEA,
   age_assurance TEXT NOT NULL CHECK (age_assurance IN ('declared', 'operator')),
+  suspended_at BIGINT,
+  suspended_until BIGINT,
+  suspension_reason BYTEA,
   created_at BIGINT NOT NULL
 );
 

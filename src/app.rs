@@ -19,7 +19,9 @@ use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use crate::{
-    account, auth,
+    account,
+    admin::{self, Admin},
+    auth,
     auth::{Auth, caller::Gate},
     billing,
     billing::Billing,
@@ -67,6 +69,7 @@ pub fn queries() -> Vec<(&'static str, &'static [Declared])> {
     vec![
         ("platform::job", job::ALL),
         ("platform::keyring", keyring::ALL),
+        ("auth::administration", auth::administration::store::ALL),
         ("auth::audit", auth::audit::store::ALL),
         ("auth::consents", auth::consents::store::ALL),
         ("auth::session", auth::session::store::ALL),
@@ -103,6 +106,7 @@ pub struct App {
     pub db: Db,
     /// The mailbox, in development.
     pub mailbox: Option<Mailbox>,
+    profile: Profile,
 }
 
 /// Why the program cannot start. Nothing is shown that is secret.
@@ -151,7 +155,7 @@ impl App {
             database: config.database.clone(),
             lease: config.chat.lease,
         };
-        Ok(App { router, background, auth, db, mailbox })
+        Ok(App { router, background, auth, db, mailbox, profile: config.profile })
     }
 }
 
@@ -240,19 +244,22 @@ fn mailer(config: &Config, mailbox: Option<&Mailbox>) -> Result<Arc<dyn Mailer>,
 ))]
 struct Document;
 
-fn slices(auth: &Auth, billing: &Billing, chat: &Chat) -> OpenApiRouter {
+fn slices(profile: Profile, auth: &Auth, billing: &Billing, chat: &Chat) -> OpenApiRouter {
+    // Until there are second factors, nobody in production has what administration needs there.
+    let admin = Admin::new(auth.clone(), profile == Profile::Production);
     let account = account::http::Account { auth: auth.clone(), billing: billing.clone() };
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(auth::http::router(auth.clone()))
         .merge(account::http::router(account))
         .merge(chat::http::router(chat.clone()))
+        .merge(admin::http::router(admin))
 }
 
 impl App {
     /// The API document.
     pub fn document(&self) -> Value {
         let Background { auth, billing, chat, .. } = &self.background;
-        openapi::complete(slices(auth, billing, chat).to_openapi(), PUBLIC)
+        openapi::complete(slices(self.profile, auth, billing, chat).to_openapi(), PUBLIC)
     }
 }
 
@@ -264,7 +271,7 @@ fn router(
     chat: &Chat,
     mailbox: Option<Mailbox>,
 ) -> Router {
-    let (routes, declared) = slices(auth, billing, chat).split_for_parts();
+    let (routes, declared) = slices(config.profile, auth, billing, chat).split_for_parts();
     let document = openapi::complete(declared, PUBLIC);
     let only_hosts = (config.profile == Profile::Development)
         .then(|| ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec().into());

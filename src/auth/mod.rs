@@ -2,6 +2,7 @@
 //!
 //! This slice holds the user's row. Every other slice may ask it who a caller is; it must not know any of them.
 
+pub mod administration;
 pub mod audit;
 pub mod caller;
 pub mod consents;
@@ -14,14 +15,18 @@ mod password;
 mod service;
 pub mod session;
 pub mod signup;
+mod step_up;
 pub mod tokens;
 pub mod users;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 pub use self::{
+    administration::{Administrator, ManagedUser, SuspensionForm},
+    audit::{Action, AuditEntry, AuditFilter},
     caller::CurrentUser,
     consents::{Consent, Policy},
     device::Device,
@@ -47,10 +52,16 @@ pub struct AuthSettings {
     pub refresh_idle_ttl: Duration,
     /// How long a session lives at most.
     pub refresh_absolute_ttl: Duration,
+    /// How long a proof of identity is good for what needs a fresh one.
+    pub step_up_ttl: Duration,
     /// How long one key signs access tokens.
     pub signing_key_rotation: Duration,
     /// How long a key is published before it signs.
     pub signing_key_lead: Duration,
+    /// How long the audit keeps addresses.
+    pub audit_address_retention: Duration,
+    /// How long the audit keeps entries.
+    pub audit_retention: Duration,
     /// Which passwords are accepted.
     pub password: PasswordRules,
     /// The documents that people consent to, in the order in which they are shown.
@@ -66,4 +77,8 @@ pub struct Caller {
     pub session_id: Uuid,
     /// The user's role, from the user's row.
     pub role: Role,
+    /// When the user last showed who they are.
+    pub auth_time: Timestamp,
+    /// Which refresh of the session the access token came with.
+    pub token_gen: i64,
 }

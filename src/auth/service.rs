@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    AuthSettings, Email, HashError,
+    AuthSettings, Email, HashError, audit,
     password::{Hasher, Pepper},
     session, signup,
     tokens::{self, AccessTokens, SigningKeyError},
@@ -18,6 +18,7 @@ use crate::platform::{
     problem::{FieldError, Invalid},
     random::SharedRandom,
     seal::DoesNotOpen,
+    time,
 };
 
 /// The most rows that a transaction removes. The queries say so, too.
@@ -69,6 +70,27 @@ pub enum AuthError {
     /// No live session.
     #[error("no live session")]
     Unauthenticated,
+    /// The user was suspended. Said only to who knows the password.
+    #[error("the account is suspended")]
+    AccountSuspended,
+    /// The last proof of identity is too old for this.
+    #[error("identity has to be shown again")]
+    ReauthenticationRequired,
+    /// The caller may not do this, or not any more.
+    #[error("this is not allowed")]
+    Forbidden,
+    /// No user has this id or address. Only operators are told.
+    #[error("there is no such user")]
+    NoSuchUser,
+    /// Nobody would be left who can administer.
+    #[error("the last administrator has to stay one")]
+    LastAdministrator,
+    /// An administrator would suspend themselves.
+    #[error("nobody suspends themselves")]
+    OwnSuspension,
+    /// A cursor that was not made for this list.
+    #[error("the cursor is not valid")]
+    InvalidCursor,
     /// A policy has to be accepted first.
     #[error("consent is missing")]
     ConsentRequired,
@@ -131,17 +153,22 @@ impl Auth {
     /// Removes all rows that have had their time, a batch of one table in each transaction, so that others come between.
     /// Called now and then.
     pub async fn sweep(&self) -> Result<(), db::Error> {
+        use audit::store::{forget_addresses, remove_old_audit_events};
         use session::store::remove_ended_sessions;
         use signup::store::{remove_expired_age_refusals, remove_expired_signups};
         use tokens::store::remove_retired_signing_keys;
 
         let (db, now) = (&self.0.db, self.now());
+        let addresses_before = time::before(now, self.0.settings.audit_address_retention);
+        let audit_before = time::before(now, self.0.settings.audit_retention);
         loop {
             let removed = [
                 db.write(async move |c| remove_expired_signups(now).exec(&c).await).await?,
                 db.write(async move |c| remove_expired_age_refusals(now).exec(&c).await).await?,
                 db.write(async move |c| remove_ended_sessions(now).exec(&c).await).await?,
                 db.write(async move |c| remove_retired_signing_keys(now).exec(&c).await).await?,
+                db.write(async move |c| forget_addresses(addresses_before).exec(&c).await).await?,
+                db.write(async move |c| remove_old_audit_events(audit_before).exec(&c).await).await?,
             ];
             if removed.into_iter().all(|rows| rows < BATCH) {
                 return Ok(());

@@ -4,7 +4,7 @@ pub mod http;
 
 use secrecy::SecretString;
 
-use super::{Auth, AuthError, Device, Email, Password, Tokens, audit::Action, users};
+use super::{Auth, AuthError, Device, Email, Password, Tokens, administration, audit::Action, users};
 use crate::platform::{client::Client, problem::Faults};
 
 /// A login as it was sent.
@@ -23,7 +23,7 @@ impl Auth {
     /// # Errors
     ///
     /// [`AuthError::InvalidCredentials`] for an unknown address and for a wrong password, after the same work, and for a
-    /// password that was changed meanwhile.
+    /// password that was changed meanwhile. [`AuthError::AccountSuspended`] only after the right password.
     pub async fn log_in(&self, form: LoginForm, client: &Client) -> Result<Tokens, AuthError> {
         let mut faults = Faults::new();
         let email = faults.take("/email", Email::parse(&form.email));
@@ -43,7 +43,8 @@ impl Auth {
         let renewed = if verdict.outdated { self.renewed_hash(password).await } else { None };
         let hash = renewed.unwrap_or_else(|| stored.clone());
 
-        let session = self.new_session(id, device, self.now());
+        let now = self.now();
+        let session = self.new_session(id, device, now);
         let tokens = self.sign(session.clone(), self.user(id).await?)?;
         let event = self.audit(Action::LoggedIn, Some(client)).by(id).about(id).in_session(tokens.session.id);
         self.0
@@ -51,6 +52,10 @@ impl Auth {
             .write(async move |c| {
                 if users::store::replace_password(id, &stored, &hash).exec(&c).await? == 0 {
                     return Err(AuthError::InvalidCredentials);
+                }
+                // After the statement above, which holds the user's row: no suspension comes between.
+                if administration::store::find_suspension(id, now).opt(&c).await?.is_some() {
+                    return Err(AuthError::AccountSuspended);
                 }
                 session.store(&c).await?;
                 event.store(&c).await?;

@@ -167,6 +167,10 @@ macro_rules! text_column {
             type Of<'q> = $name;
             const KIND: $crate::platform::db::Kind = $crate::platform::db::Kind::Text;
         }
+        impl $crate::platform::db::Arg for Option<$name> {
+            type Of<'q> = Option<$name>;
+            const KIND: $crate::platform::db::Kind = $crate::platform::db::Kind::Text;
+        }
         impl From<$name> for $crate::platform::db::Value<'_> {
             fn from(value: $name) -> Self {
                 $crate::platform::db::Value::Text(value.as_str())

@@ -67,9 +67,15 @@ codes! {
         "Wait until `resets_at`, or show the plans; `upgrade_url` leads there.";
     /// Not allowed.
     Forbidden = "forbidden", FORBIDDEN, "This is not allowed", "There is nothing to retry.";
+    /// The last proof of identity is too old.
+    ReauthenticationRequired = "reauthentication_required", FORBIDDEN, "You have to show again who you are",
+        "Ask for the password again and sign in, then repeat the call with the new access token.";
     /// A policy has to be accepted first.
     ConsentRequired = "consent_required", FORBIDDEN, "A policy has to be accepted first",
         "Show the documents of `GET /v1/policies` that are `required`, then send `POST /v1/me/consents`.";
+    /// The user was suspended.
+    AccountSuspended = "account_suspended", FORBIDDEN, "The account is suspended",
+        "Tell the person to write to the operator. There is nothing to retry.";
     /// Too young, or refused for that lately.
     AgeRestricted = "age_restricted", FORBIDDEN, "This service is for adults", "There is nothing to retry.";
     /// No such thing, or not the caller's.

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use digitalmistress::{
     app::{App, World},
+    auth::{Administrator, Role},
     config::{Config, Profile, Sources},
     jobs::Background,
     platform::{
@@ -186,6 +187,14 @@ impl TestApp {
         Person::from(self.post("/v1/auth/signup/verify", body).await.status(201))
     }
 
+    /// Signs somebody up who may administer, and has just shown who they are.
+    pub async fn administrator(&self, email: &str) -> Person {
+        let person = self.sign_up(email).await;
+        let id = person.id.parse().unwrap();
+        self.background.auth.set_role(Administrator::Command, id, Role::Admin).await.unwrap();
+        person
+    }
+
     pub async fn log_in(&self, email: &str) -> Person {
         Person::from(self.post("/v1/auth/login", json!({"email": email, "password": PASSWORD})).await.ok())
     }
@@ -225,6 +234,10 @@ impl Person {
 
     pub fn patch(&self, t: &TestApp, path: &str, body: Value) -> Call {
         Call::new(t.request("PATCH", path).json(&body)).bearer(&self.access_token)
+    }
+
+    pub fn put(&self, t: &TestApp, path: &str, body: Value) -> Call {
+        Call::new(t.request("PUT", path).json(&body)).bearer(&self.access_token)
     }
 
     pub fn delete(&self, t: &TestApp, path: &str) -> Call {
