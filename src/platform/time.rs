@@ -19,6 +19,11 @@ pub fn after(time: Timestamp, duration: Duration) -> Timestamp {
     time.saturating_add(duration).unwrap_or(Timestamp::MAX)
 }
 
+/// `time` minus `duration`, at least the beginning of time.
+pub fn before(time: Timestamp, duration: Duration) -> Timestamp {
+    time.saturating_sub(duration).unwrap_or(Timestamp::MIN)
+}
+
 /// Whole seconds from `now` until `time`, rounded up; 0 once it has passed.
 pub fn seconds_until(time: Timestamp, now: Timestamp) -> u64 {
     let left = time.as_microsecond().saturating_sub(now.as_microsecond());
