@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::store::{self, SigningKeyRow};
+use super::{
+    store::{self, SigningKeyRow},
+    verified::{Verified, VerifiedTokens},
+};
 use crate::{
     auth::AuthSettings,
     platform::{
@@ -28,6 +31,8 @@ use crate::{
 /// How far a caller's or another instance's clock may be off, in seconds.
 const LEEWAY_S: i64 = 30;
 const TYPE: &str = "at+jwt";
+/// The longest token that is looked at; ours have a sixth of it.
+const MAX_LEN: usize = 4096;
 
 /// What a token says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,6 +54,33 @@ pub struct Claims {
     pub auth_time: i64,
     /// How (RFC 8176).
     pub amr: Vec<String>,
+}
+
+impl Claims {
+    fn is_valid_at(&self, now: Timestamp) -> bool {
+        let now = now.as_second();
+        let begun = self.nbf.max(self.iat) <= now.saturating_add(LEEWAY_S);
+        let over = self.exp.saturating_add(LEEWAY_S) <= now;
+        begun && !over
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_nobody() -> Claims {
+        let (nobody, nowhere) = (Uuid::nil(), String::new());
+        Claims {
+            iss: nowhere.clone(),
+            aud: nowhere,
+            sub: nobody,
+            sid: nobody,
+            token_gen: 1,
+            jti: nobody,
+            iat: 0,
+            nbf: 0,
+            exp: 0,
+            auth_time: 0,
+            amr: Vec::new(),
+        }
+    }
 }
 
 /// A token that is not ours, not valid now, or no token at all.
@@ -81,6 +113,7 @@ struct Inner {
     kid: String,
     verifying: Vec<(String, DecodingKey)>,
     jwks: Jwks,
+    verified: VerifiedTokens,
 }
 
 /// The public keys, as RFC 7517 writes them.
@@ -128,6 +161,7 @@ impl AccessTokens {
                 .map(|row| (row.kid.clone(), DecodingKey::from_ed_der(&row.public_key)))
                 .collect(),
             jwks: Jwks { keys: rows.iter().map(public_key).collect() },
+            verified: VerifiedTokens::default(),
         };
         Ok(AccessTokens(Arc::new(inner)))
     }
@@ -156,42 +190,70 @@ impl AccessTokens {
             auth_time: auth_time.as_second(),
             amr: vec!["pwd".to_owned()],
         };
-        let mut header = Header::new(Algorithm::EdDSA);
-        header.typ = Some(TYPE.to_owned());
-        header.kid = Some(self.0.kid.clone());
-        jsonwebtoken::encode(&header, &claims, &self.0.signing).map(SecretString::from).map_err(|_| NotValid)
+        jsonwebtoken::encode(&header(&self.0.kid), &claims, &self.0.signing)
+            .map(SecretString::from)
+            .map_err(|_| NotValid)
     }
 
     /// What a token says, if it is valid at `now`.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, NotValid> {
-        let claims = self.verify_expired(token)?;
-        let now = now.as_second();
-        let begun = claims.nbf.max(claims.iat) <= now.saturating_add(LEEWAY_S);
-        let over = claims.exp.saturating_add(LEEWAY_S) <= now;
-        if begun && !over { Ok(claims) } else { Err(NotValid) }
+        let remembered = self.0.verified.get(token).filter(|verified| self.key(&verified.kid).is_some());
+        let is_new = remembered.is_none();
+        let verified = remembered.map_or_else(|| self.verify_signature(token), Ok)?;
+        if !verified.claims.is_valid_at(now) {
+            if !is_new {
+                self.0.verified.remove(token);
+            }
+            return Err(NotValid);
+        }
+        if is_new {
+            self.0.verified.add(token, verified.clone());
+        }
+        Ok(verified.claims)
     }
 
     /// What a token says, valid now or not: for logout.
     pub fn verify_expired(&self, token: &str) -> Result<Claims, NotValid> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| NotValid)?;
-        let kid = header.kid.as_deref().ok_or(NotValid)?;
-        if header.typ.as_deref() != Some(TYPE) {
+        self.verify_signature(token).map(|verified| verified.claims)
+    }
+
+    fn verify_signature(&self, token: &str) -> Result<Verified, NotValid> {
+        if token.len() > MAX_LEN {
             return Err(NotValid);
         }
-        let (_, key) = self.0.verifying.iter().find(|(known, _)| known == kid).ok_or(NotValid)?;
+        let given = jsonwebtoken::decode_header(token).map_err(|_| NotValid)?;
+        let kid = given.kid.clone().ok_or(NotValid)?;
+        if given != header(&kid) {
+            return Err(NotValid);
+        }
+        let key = self.key(&kid).ok_or(NotValid)?;
         // One algorithm per key, whatever the header says (RFC 8725, 3.1).
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_issuer(&[&self.0.issuer]);
         validation.set_audience(&[&self.0.issuer]);
         validation.set_required_spec_claims(&["iss", "aud", "sub", "exp"]);
         validation.validate_exp = false; // By the injected clock, in `verify`.
-        jsonwebtoken::decode::<Claims>(token, key, &validation).map(|data| data.claims).map_err(|_| NotValid)
+        let data = jsonwebtoken::decode::<Claims>(token, key, &validation).map_err(|_| NotValid)?;
+        Ok(Verified { kid, claims: data.claims })
+    }
+
+    fn key(&self, kid: &str) -> Option<&DecodingKey> {
+        self.0.verifying.iter().find(|(known, _)| known == kid).map(|(_, key)| key)
     }
 
     /// The public keys.
     pub fn jwks(&self) -> Jwks {
         self.0.jwks.clone()
     }
+}
+
+/// The header of our tokens, and of no others: one that brings a key, says where to fetch one, or names extensions is
+/// refused (RFC 7515, 4.1; RFC 8725, 3.10).
+fn header(kid: &str) -> Header {
+    let mut header = Header::new(Algorithm::EdDSA);
+    header.typ = Some(TYPE.to_owned());
+    header.kid = Some(kid.to_owned());
+    header
 }
 
 async fn stored_keys(db: &Db) -> Result<Vec<SigningKeyRow>, Error> {

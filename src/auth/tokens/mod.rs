@@ -3,6 +3,7 @@
 mod access_token;
 pub mod http;
 pub mod store;
+mod verified;
 
 use std::time::Duration;
 

@@ -41,6 +41,7 @@ pub struct TestApp {
 #[derive(Clone)]
 pub struct Person {
     pub id: String,
+    pub session: String,
     pub access_token: String,
     pub refresh_token: String,
 }
@@ -53,13 +54,20 @@ impl TestApp {
     /// With settings as an operator would give them, such as `("DM__CHAT__LEASE", "1s")`.
     pub async fn with(settings: &[(&str, &str)]) -> TestApp {
         let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Self::on(Arc::new(TestDatabase::new().await), Arc::default(), settings).await
+        Self::on(Arc::new(TestDatabase::new().await), Arc::default(), settings, 1).await
+    }
+
+    /// Another instance over the same database, which has to be PostgreSQL.
+    pub async fn beside(&self) -> TestApp {
+        assert!(!self.database.is_sqlite());
+        Self::on(self.database.clone(), self.clock.clone(), self.settings.clone(), 2).await
     }
 
     async fn on(
         database: Arc<TestDatabase>,
         clock: Arc<TestClock>,
         settings: Vec<(String, String)>,
+        instance: u128,
     ) -> TestApp {
         let data_dir = database.dir.path().join("data");
         let mut env: Vec<(String, String)> = [
@@ -83,7 +91,7 @@ impl TestApp {
             clock: clock.clone(),
             random: Arc::new(SystemRandom),
             tasks: tasks.clone(),
-            instance: Uuid::from_u128(1),
+            instance: Uuid::from_u128(instance),
         };
         let app = App::start(&config, &world).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -109,7 +117,7 @@ impl TestApp {
     pub async fn restart(self) -> TestApp {
         self.shut_down().await;
         self.db.close().await.unwrap();
-        Self::on(self.database.clone(), self.clock.clone(), self.settings.clone()).await
+        Self::on(self.database.clone(), self.clock.clone(), self.settings.clone(), 1).await
     }
 
     /// As [`TestApp::restart`], with settings changed.
@@ -181,6 +189,25 @@ impl TestApp {
         Person::from(self.post("/v1/auth/signup/verify", body).await.status(201))
     }
 
+    /// The audit's entries of one action, oldest first: outcome, subject and session.
+    pub async fn audited(&self, action: &str) -> Vec<(String, Option<Uuid>, Option<Uuid>)> {
+        digitalmistress::queries! {
+            scan fn entries(action: str) -> Entry =
+                "SELECT outcome, subject, session_id FROM audit_event WHERE action = $1 ORDER BY at, id";
+        }
+        digitalmistress::record! {
+            struct Entry {
+                outcome: String,
+                subject: Option<Uuid>,
+                session_id: Option<Uuid>,
+            }
+        }
+        let action = action.to_owned();
+        let read = async move |c| entries(&action).all(&c).await;
+        let found: Result<Vec<Entry>, digitalmistress::platform::db::Error> = self.db.read_slow(read).await;
+        found.unwrap().into_iter().map(|entry| (entry.outcome, entry.subject, entry.session_id)).collect()
+    }
+
     pub async fn log_in(&self, email: &str) -> Person {
         Person::from(self.post("/v1/auth/login", json!({"email": email, "password": PASSWORD})).await.ok())
     }
@@ -203,6 +230,7 @@ impl From<Value> for Person {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         Person {
             id: text(&tokens["user"]["id"]),
+            session: text(&tokens["session"]["id"]),
             access_token: text(&tokens["access_token"]),
             refresh_token: text(&tokens["refresh_token"]),
         }
