@@ -315,6 +315,7 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
     let access_token_ttl = r.duration("auth.access_token_ttl");
     let refresh_idle_ttl = r.duration("auth.refresh_idle_ttl");
     let refresh_absolute_ttl = r.duration("auth.refresh_absolute_ttl");
+    let step_up_ttl = r.duration("auth.step_up_ttl");
     let min_length = r.number("auth.password_min_length", 8, 64);
     let frontend = server.map(|server| server.frontend_url.as_str().trim_end_matches('/').to_owned());
     let mut policies = Vec::new();
@@ -334,6 +335,8 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
         access_token_ttl: access_token_ttl?,
         refresh_idle_ttl: refresh_idle_ttl?,
         refresh_absolute_ttl: refresh_absolute_ttl?,
+        step_up_ttl: step_up_ttl?,
+        allowed_origins: server?.allowed_origins.clone(),
         password: PasswordRules { min_length: min_length? },
         policies,
     })

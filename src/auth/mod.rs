@@ -19,6 +19,7 @@ pub mod users;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 pub use self::{
@@ -28,7 +29,7 @@ pub use self::{
     email::Email,
     password::{HashError, Password, PasswordRules},
     service::{Auth, AuthError, StartError},
-    session::SessionView,
+    session::{Proof, SessionView},
     tokens::{Jwks, Tokens},
     users::{AgeAssurance, ProfileChange, Role, User},
 };
@@ -47,6 +48,10 @@ pub struct AuthSettings {
     pub refresh_idle_ttl: Duration,
     /// How long a session lives at most.
     pub refresh_absolute_ttl: Duration,
+    /// How long ago somebody may have shown who they are to do what is sensitive.
+    pub step_up_ttl: Duration,
+    /// Origins whose pages may use the refresh cookie.
+    pub allowed_origins: Vec<String>,
     /// Which passwords are accepted.
     pub password: PasswordRules,
     /// The documents that people consent to, in the order in which they are shown.
@@ -62,4 +67,8 @@ pub struct Caller {
     pub session_id: Uuid,
     /// The user's role, from the user's row.
     pub role: Role,
+    /// When the user last showed who they are, as the access token says.
+    pub auth_time: Timestamp,
+    /// Which refresh of the session the access token came with.
+    pub token_gen: i64,
 }

@@ -18,6 +18,7 @@ use crate::platform::{
     problem::{FieldError, Invalid},
     random::SharedRandom,
     seal::DoesNotOpen,
+    time,
 };
 
 /// The most rows that a transaction removes. The queries say so, too.
@@ -66,6 +67,21 @@ pub enum AuthError {
     /// A refresh token that is expired, ended or unknown.
     #[error("the refresh token is not valid")]
     InvalidGrant,
+    /// A refresh token that only a thief can hold. The session is over.
+    #[error("the refresh token was used again")]
+    RefreshReused,
+    /// A refresh token that was presented more often than any client does.
+    #[error("the refresh token was presented too often")]
+    TooManyReplays {
+        /// How long to wait, in seconds.
+        wait_s: u64,
+    },
+    /// The sign-in is too long ago for this.
+    #[error("a fresh sign-in is needed")]
+    ReauthenticationRequired,
+    /// Not a session of the caller.
+    #[error("no such session")]
+    NoSuchSession,
     /// No live session.
     #[error("no live session")]
     Unauthenticated,
@@ -131,15 +147,17 @@ impl Auth {
     /// Removes all rows that have had their time, a batch of one table in each transaction, so that others come between.
     /// Called now and then.
     pub async fn sweep(&self) -> Result<(), db::Error> {
-        use session::store::remove_ended_sessions;
+        use session::store::{forget_successors, remove_ended_sessions};
         use signup::store::{remove_expired_age_refusals, remove_expired_signups};
 
         let (db, now) = (&self.0.db, self.now());
+        let exchanged_before = time::before(now, session::FORGET_AFTER);
         loop {
             let removed = [
                 db.write(async move |c| remove_expired_signups(now).exec(&c).await).await?,
                 db.write(async move |c| remove_expired_age_refusals(now).exec(&c).await).await?,
                 db.write(async move |c| remove_ended_sessions(now).exec(&c).await).await?,
+                db.write(async move |c| forget_successors(exchanged_before).exec(&c).await).await?,
             ];
             if removed.into_iter().all(|rows| rows < BATCH) {
                 return Ok(());
@@ -151,6 +169,11 @@ impl Auth {
     /// A keyed hash of an address: all that is stored of one that is not a user's.
     pub(super) fn address_mac(&self, email: &Email) -> Result<[u8; 32], AuthError> {
         Ok(self.0.keyring.service(Service::Hashes)?.mac("address", email.key().as_bytes()))
+    }
+
+    /// Whether pages of this origin may use the refresh cookie.
+    pub fn is_allowed_origin(&self, origin: &str) -> bool {
+        self.0.settings.allowed_origins.iter().any(|allowed| allowed == origin)
     }
 
     pub(super) fn now(&self) -> Timestamp {

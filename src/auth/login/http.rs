@@ -1,6 +1,6 @@
 //! The routes of login.
 
-use axum::{Json, extract::State};
+use axum::extract::State;
 use secrecy::SecretString;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -8,7 +8,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::LoginForm;
 use crate::{
-    auth::{Auth, http::TokensAnswer},
+    auth::{
+        Auth,
+        http::{Page, TokenDelivery, TokensAnswer, TokensReply},
+    },
     platform::{client::Client, extract::ApiJson, problem::Problem},
 };
 
@@ -28,6 +31,8 @@ struct LoginBody {
     #[serde(default)]
     #[schema(max_length = 64, example = "Ann's phone")]
     device_name: Option<String>,
+    #[serde(default)]
+    token_delivery: TokenDelivery,
 }
 
 /// Sign in
@@ -37,9 +42,11 @@ struct LoginBody {
 async fn log_in(
     State(auth): State<Auth>,
     client: Client,
+    page: Page,
     ApiJson(body): ApiJson<LoginBody>,
-) -> Result<Json<TokensAnswer>, Problem> {
-    let LoginBody { email, password, device_name } = body;
+) -> Result<TokensReply, Problem> {
+    let LoginBody { email, password, device_name, token_delivery } = body;
+    page.check_for(token_delivery)?;
     let form = LoginForm { email, password, device_name };
-    Ok(Json(auth.log_in(form, &client).await?.into()))
+    Ok(TokensReply::new(auth.log_in(form, &client).await?, token_delivery))
 }

@@ -43,8 +43,7 @@ impl Auth {
         let renewed = if verdict.outdated { self.renewed_hash(password).await } else { None };
         let hash = renewed.unwrap_or_else(|| stored.clone());
 
-        let session = self.new_session(id, device, self.now());
-        let tokens = self.sign(session.clone(), self.user(id).await?)?;
+        let (session, tokens) = self.begin_session(self.user(id).await?, device, client)?;
         let event = self.audit(Action::LoggedIn, Some(client)).by(id).about(id).in_session(tokens.session.id);
         self.0
             .db
@@ -57,6 +56,7 @@ impl Auth {
                 Ok(())
             })
             .await?;
+        self.0.jobs.wake(); // There may be a mail about an older session.
         Ok(tokens)
     }
 

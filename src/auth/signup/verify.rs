@@ -60,9 +60,8 @@ impl Auth {
         let birth_date = details.birth_date.to_string();
         let place = Place::new("app_user.birth_date", user_id.as_bytes());
         let birth_date = key.key.seal(place, birth_date.as_bytes(), &*self.0.random);
-        let session = self.new_session(user_id, Device::at(client.address), now);
         let user = User::signed_up(user_id, &email, details.locale.clone(), now);
-        let tokens = self.sign(session.clone(), user)?;
+        let (session, tokens) = self.begin_session(user, Device::at(client.address), client)?;
         let event = self
             .audit(Action::SignedUp, Some(client))
             .by(user_id)

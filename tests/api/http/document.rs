@@ -150,6 +150,7 @@ async fn live_answers_are_what_the_document_says() {
         ("GET", "/v1/chat/{id}/stream", "/v1/chat/c/stream", Value::Null),
         ("POST", "/v1/chat/{id}/stop", "/v1/chat/c/stop", Value::Null),
         ("DELETE", "/v1/conversations/{id}", "/v1/conversations/c", Value::Null),
+        ("GET", "/v1/sessions", "/v1/sessions", Value::Null),
         // Problems, too.
         ("GET", "/v1/conversations/{id}", "/v1/conversations/c", Value::Null),
         ("POST", "/v1/conversations", "/v1/conversations", json!({"title": 7})),
@@ -159,7 +160,12 @@ async fn live_answers_are_what_the_document_says() {
     }
     let as_json = call("POST", "/v1/chat", message("d", "m1", "Good evening!")).accept_json().await;
     tour.check("POST", "/v1/chat", &as_json);
-    tour.check("POST", "/v1/auth/logout", &call("POST", "/v1/auth/logout", Value::Null).await);
+    let other = t.log_in("ann@example.com").await;
+    let end = call("DELETE", &format!("/v1/sessions/{}", other.session), Value::Null).await;
+    tour.check("DELETE", "/v1/sessions/{id}", &end);
+    let body = json!({"refresh_token": t.log_in("ann@example.com").await.refresh_token});
+    tour.check("POST", "/v1/auth/logout", &t.post("/v1/auth/logout", body).await);
+    tour.check("POST", "/v1/auth/logout-all", &call("POST", "/v1/auth/logout-all", Value::Null).await);
     tour.check("GET", "/v1/me", &call("GET", "/v1/me", Value::Null).await);
 
     let all: BTreeSet<(String, String)> =

@@ -4,3 +4,4 @@ mod canaries;
 mod commands;
 mod kill;
 mod lifecycle;
+mod sessions;
