@@ -12,6 +12,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -26,7 +27,7 @@ use super::{
     ui_stream::{Encoder, KEEP_ALIVE, PROTOCOL_HEADER},
 };
 use crate::{
-    auth::CurrentUser,
+    auth::{Caller, CurrentUser},
     billing::Quota,
     platform::{
         edge::RequestId,
@@ -43,6 +44,8 @@ use crate::{
 const CHAT_BODY_LIMIT: usize = 256 * 1024;
 /// How long a stream may be quiet before a comment is sent.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(15);
+/// How often a stream looks whether its reader's session goes on. One that has ended takes it along within 15 seconds.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The routes.
 pub fn router(chat: Chat) -> OpenApiRouter {
@@ -94,8 +97,14 @@ async fn send_message(
     let message = body.parse().map_err(Faults::into_problem)?;
     let reply = chat.send(caller, message).await.map_err(|error| problem(error, &chat))?;
     match form {
-        Form::Stream => Ok(stream_reply(reply, request_id.to_string())),
-        Form::Json => wait_for(reply).await.map(|answer| Json(answer).into_response()),
+        Form::Stream => Ok(stream_reply(Reading::new(chat, caller, reply, request_id.to_string()))),
+        Form::Json => {
+            let answer = wait_for(reply).await?;
+            if !chat.may_listen(caller).await {
+                return Err(session_ended());
+            }
+            Ok(Json(answer).into_response())
+        }
     }
 }
 
@@ -115,7 +124,7 @@ async fn resume(
     ApiPath(PathId(id)): ApiPath<PathId>,
 ) -> Result<Response, Problem> {
     match chat.resume(caller, &id).await.map_err(|error| problem(error, &chat))? {
-        Some(reply) => Ok(stream_reply(reply, request_id.to_string())),
+        Some(reply) => Ok(stream_reply(Reading::new(chat, caller, reply, request_id.to_string()))),
         None => Ok(StatusCode::NO_CONTENT.into_response()),
     }
 }
@@ -380,35 +389,68 @@ fn thousandths(q: &str) -> u32 {
     }
 }
 
-/// Streams a reply to one reader, with comments while nothing is said.
-fn stream_reply(reply: Reply, request_id: String) -> Response {
-    struct Reading {
-        reply: Reply,
-        encoder: Encoder,
-        begun: bool,
-        ended: bool,
+/// A reply on its way to one reader.
+struct Reading {
+    chat: Chat,
+    caller: Caller,
+    reply: Reply,
+    encoder: Encoder,
+    begun: bool,
+    ended: bool,
+    /// When to look at the session again.
+    look_at: Instant,
+}
+
+impl Reading {
+    fn new(chat: Chat, caller: Caller, reply: Reply, request_id: String) -> Reading {
+        let (encoder, look_at) = (Encoder::new(request_id), soon(LOOK_EVERY));
+        Reading { chat, caller, reply, encoder, begun: false, ended: false, look_at }
     }
 
-    let reading = Reading { encoder: Encoder::new(request_id), reply, begun: false, ended: false };
-    let frames = stream::unfold(reading, |mut reading| async move {
-        if !reading.begun {
-            reading.begun = true;
-            let start =
-                reading.encoder.start(&reading.reply.generation_id.to_string(), &reading.reply.message_id);
-            return Some((Ok::<Bytes, Infallible>(start), reading));
+    /// The next piece of the stream; `None` after the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        if !self.begun {
+            self.begun = true;
+            return Some(self.encoder.start(&self.reply.generation_id.to_string(), &self.reply.message_id));
         }
-        if reading.ended {
-            return None;
-        }
-        let frame = match tokio::time::timeout(KEEP_ALIVE_AFTER, reading.reply.next()).await {
-            Ok(event) => {
-                let event = event?;
-                reading.ended = matches!(event, Event::End(_));
-                reading.encoder.encode(&event)
+        let quiet_until = soon(KEEP_ALIVE_AFTER);
+        while !self.ended {
+            if Instant::now() >= self.look_at {
+                self.look_at = soon(LOOK_EVERY);
+                if !self.chat.may_listen(self.caller).await {
+                    self.ended = true;
+                    return Some(self.encoder.refuse(&session_ended()));
+                }
             }
-            Err(_) => KEEP_ALIVE,
-        };
-        Some((Ok(frame), reading))
+            let wait = tokio::time::timeout_at(self.look_at.min(quiet_until), self.reply.next());
+            match wait.await {
+                Ok(event) => {
+                    let event = event?;
+                    self.ended = matches!(event, Event::End(_));
+                    return Some(self.encoder.encode(&event));
+                }
+                Err(_) if Instant::now() >= quiet_until => return Some(KEEP_ALIVE),
+                Err(_) => {}
+            }
+        }
+        None
+    }
+}
+
+fn session_ended() -> Problem {
+    Problem::new(Code::Unauthenticated, "The session has ended.")
+}
+
+fn soon(after: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(after).unwrap_or(now)
+}
+
+/// Streams a reply to one reader, with comments while nothing is said.
+fn stream_reply(reading: Reading) -> Response {
+    let frames = stream::unfold(reading, |mut reading| async move {
+        let frame = reading.next().await?;
+        Some((Ok::<Bytes, Infallible>(frame), reading))
     });
     let (name, value) = PROTOCOL_HEADER;
     let headers = [

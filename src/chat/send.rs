@@ -226,6 +226,12 @@ impl Chat {
         Ok(live.as_ref().map(Reply::live))
     }
 
+    /// Whether a caller may go on reading: their session has not ended. Nobody is cut off because that cannot be found out.
+    pub async fn may_listen(&self, caller: Caller) -> bool {
+        let live = self.auth.is_live(caller).await;
+        live.inspect_err(|error| tracing::warn!(%error, "a stream goes on unchecked")).unwrap_or(true)
+    }
+
     /// Stops the reply that is being made, wherever it is made; with another generation's id, nothing.
     pub async fn stop(
         &self,

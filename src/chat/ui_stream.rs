@@ -15,6 +15,9 @@ pub const PROTOCOL_HEADER: (&str, &str) = ("x-vercel-ai-ui-message-stream", "v1"
 /// Sent when nothing else is, so that proxies do not cut a quiet stream. Clients ignore comments.
 pub const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
+/// What the stream ends with.
+const END_MARK: &[u8] = b"data: [DONE]\n\n";
+
 /// The id of the one text part.
 const TEXT_ID: &str = "text";
 
@@ -58,9 +61,19 @@ impl Encoder {
         }
         let mut out = frames(&chunks).to_vec();
         if matches!(event, Event::End(_)) {
-            out.extend_from_slice(b"data: [DONE]\n\n");
+            out.extend_from_slice(END_MARK);
         }
         out.into()
+    }
+
+    /// The last chunks for a reader who may not read on.
+    pub fn refuse(&mut self, problem: &Problem) -> Bytes {
+        let mut chunks = Vec::new();
+        if self.text_is_open {
+            chunks.push(json!({"type": "text-end", "id": TEXT_ID}));
+        }
+        chunks.push(error(problem, &self.request_id));
+        [&frames(&chunks), END_MARK].concat().into()
     }
 
     fn end(&self, outcome: &Outcome, chunks: &mut Vec<Value>) {
@@ -80,8 +93,7 @@ impl Encoder {
             }
             MessageStatus::Stopped => chunks.push(json!({"type": "abort"})),
             MessageStatus::Interrupted | MessageStatus::Failed | MessageStatus::Generating => {
-                let problem = outcome.problem().body(&self.request_id);
-                chunks.push(json!({"type": "error", "errorText": problem.to_string()}));
+                chunks.push(error(&outcome.problem(), &self.request_id));
             }
         }
     }
@@ -128,6 +140,11 @@ impl Outcome {
             None => problem,
         }
     }
+}
+
+/// A problem as the chunk that ends a stream: the same object as text, so that one parser serves both.
+fn error(problem: &Problem, request_id: &str) -> Value {
+    json!({"type": "error", "errorText": problem.body(request_id).to_string()})
 }
 
 /// `data: {json}`, one event each (WHATWG server-sent events). JSON has no raw line ends, so text cannot forge a frame.

@@ -149,3 +149,34 @@ async fn only_forms_that_exist_are_accepted() {
     assert!(send("application/json").await.ok()["message"].is_object());
     assert_eq!(send("*/*").await.header("content-type"), "text/event-stream");
 }
+
+/// The timers are moved forward by hand; a stream looks at its session every ten seconds.
+#[tokio::test]
+async fn a_stream_ends_soon_after_its_session() {
+    for by in ["/v1/auth/logout", "/v1/auth/logout-all"] {
+        let rest = gate();
+        let upstream =
+            Upstream::start(vec![stream_head(), delta("Good "), Step::Wait(rest.clone()), finish()]).await;
+        let t = TestApp::with(&upstream.settings()).await;
+        let ann = t.sign_up("ann@example.com").await;
+        let other = t.log_in("ann@example.com").await;
+        let mut stream = ann.stream(&t, "c", "m1", "hello").await;
+        assert_eq!(stream.first_word().await, "Good ");
+        let mut also = Stream::new(other.get(&t, "/v1/chat/c/stream").send().await);
+        assert_eq!(also.first_word().await, "Good ");
+
+        t.post(by, json!({"refresh_token": ann.refresh_token})).await.status(204);
+        tokio::time::pause();
+        tokio::time::advance(std::time::Duration::from_secs(11)).await;
+        tokio::time::resume();
+        let ended = stream.rest().await;
+        assert_eq!(ended.types(), ["text-end", "error", "[DONE]"]);
+        assert_eq!(ended.problem()["code"], "unauthenticated");
+        if by == "/v1/auth/logout" {
+            rest.add_permits(1);
+            assert_eq!(also.rest().await.last_but_mark()["type"], "finish", "another session reads on");
+        } else {
+            assert_eq!(also.rest().await.problem()["code"], "unauthenticated");
+        }
+    }
+}
