@@ -49,11 +49,21 @@ CREATE TABLE age_refusal (
 );
 CREATE INDEX age_refusal_expiry ON age_refusal (expires_at);
 
+-- A row is a live session; one that ended is gone.
+-- `token_gen` counts the refresh tokens, `refresh_hash` is of the newest, `prev_hash` of the one that was exchanged for it.
+-- While `prev_used_at` is set, `sealed_succ` is the newest token, sealed under a key that only the one before it gives.
+-- `seen_gen` is the newest generation whose access token was ever shown; those below `min_gen` are refused.
 CREATE TABLE session (
   id UUID NOT NULL PRIMARY KEY,
   user_id UUID NOT NULL REFERENCES app_user (id) ON DELETE CASCADE,
-  refresh_hash BYTEA NOT NULL,
   token_gen BIGINT NOT NULL,
+  refresh_hash BYTEA NOT NULL,
+  prev_hash BYTEA,
+  prev_used_at BIGINT,
+  prev_replays BIGINT NOT NULL,
+  sealed_succ BYTEA,
+  seen_gen BIGINT NOT NULL,
+  min_gen BIGINT NOT NULL,
   auth_time BIGINT NOT NULL,
   device_name TEXT,
   address TEXT,
@@ -64,6 +74,7 @@ CREATE TABLE session (
 );
 CREATE INDEX session_of_user ON session (user_id);
 CREATE INDEX session_idle_expiry ON session (idle_expires_at);
+CREATE INDEX session_prev_used ON session (prev_used_at);
 
 -- In the public set from `published_at`, signing from `activates_at` until the next one does, gone at `retires_at`.
 -- `src/auth/tokens/keys.rs` reads these times.

@@ -360,6 +360,7 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
         signing_key_lead: signing_key_lead?,
         audit_address_retention: audit_address_retention?,
         audit_retention: audit_retention?,
+        allowed_origins: server?.allowed_origins.clone(),
         password: PasswordRules { min_length: min_length? },
         policies,
     })

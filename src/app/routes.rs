@@ -45,6 +45,7 @@ pub const PUBLIC: PublicPaths = PublicPaths(&[
     "/v1/auth/login",
     "/v1/auth/refresh",
     "/v1/auth/logout",
+    "/v1/auth/logout-all",
     "/v1/auth/password/forgot",
     "/v1/auth/password/reset",
     "/v1/auth/email/undo",
@@ -161,6 +162,7 @@ fn cors(origins: &[String]) -> CorsLayer {
     let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))
+        .allow_credentials(true) // For the refresh cookie.
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT, X_REQUEST_ID])
         .expose_headers([

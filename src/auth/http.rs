@@ -1,5 +1,7 @@
 //! The routes of identity: those of its parts, and what they share.
 
+mod delivery;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,6 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 
+pub(super) use self::delivery::{Page, RefreshCookie, TokenDelivery, TokensReply, no_cookie};
 use super::{
     Auth, AuthError, HashError, SessionView, Tokens, User, consents, email_change, login, password, session,
     signup, tokens,
@@ -40,8 +43,9 @@ pub(super) struct TokensAnswer {
     token_type: &'static str,
     /// How long the access token is valid, in seconds.
     expires_in: u64,
-    /// The refresh token; it works once.
-    refresh_token: String,
+    /// The refresh token, to be exchanged for the next; left out where a cookie has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
     /// When the refresh token ends if it is not used.
     #[serde(serialize_with = "time::serialize")]
     #[schema(value_type = String, format = DateTime)]
@@ -56,7 +60,7 @@ impl From<Tokens> for TokensAnswer {
             access_token: tokens.access_token.expose_secret().to_owned(),
             token_type: "Bearer",
             expires_in: tokens.expires_in.as_secs(),
-            refresh_token: tokens.refresh_token.expose_secret().to_owned(),
+            refresh_token: Some(tokens.refresh_token.expose_secret().to_owned()),
             refresh_expires_at: tokens.refresh_expires_at,
             session: tokens.session,
             user: tokens.user,
@@ -89,6 +93,15 @@ impl From<AuthError> for Problem {
             AuthError::InvalidGrant => {
                 Problem::new(Code::InvalidGrant, "The refresh token is not valid any more.")
             }
+            AuthError::RefreshReused => Problem::new(
+                Code::RefreshTokenReused,
+                "The refresh token was exchanged before. The session was ended, and its owner was told.",
+            ),
+            AuthError::TooManyReplays { wait_s } => {
+                Problem::new(Code::RateLimited, "The refresh token was exchanged too often in a few seconds.")
+                    .retry_after(Duration::from_secs(wait_s))
+            }
+            AuthError::NoSuchSession => Problem::not_found(),
             AuthError::Unauthenticated => Problem::new(
                 Code::Unauthenticated,
                 "The access token is not valid, or its session has ended.",

@@ -127,3 +127,32 @@ pub fn email_change_undone(to: &str) -> Mail {
     }
     .lay_out()
 }
+
+/// To somebody whose session was ended because a refresh token of it was used by two.
+pub fn refresh_token_reused(to: &str) -> Mail {
+    Letter {
+        to,
+        subject: "Your account",
+        opening: "One of your sessions was ended, because two devices used it that should not be able to. Somebody may have \
+                  copied its key from a device of yours.",
+        code: None,
+        link: None,
+        closing: "Sign in again. If you do not know how this can have happened, change your password, end your other \
+                  sessions, and have a look at your devices.",
+    }
+    .lay_out()
+}
+
+/// To somebody whose oldest session was ended by a new one.
+pub fn session_evicted(to: &str) -> Mail {
+    Letter {
+        to,
+        subject: "Your account",
+        opening: "You are signed in on many devices. Because of a new sign-in the oldest of your sessions was ended.",
+        code: None,
+        link: None,
+        closing: "If that sign-in was you, you need not do anything. If not, change your password and end the sessions \
+                  that you do not know.",
+    }
+    .lay_out()
+}

@@ -34,7 +34,7 @@ pub use self::{
     email::Email,
     password::{HashError, Password, PasswordRules},
     service::{Auth, AuthError, StartError},
-    session::SessionView,
+    session::{Proof, SessionView},
     tokens::{Jwks, KeyState, Rotation, SigningKey, Tokens},
     users::{AgeAssurance, ProfileChange, Role, User},
 };
@@ -65,6 +65,8 @@ pub struct AuthSettings {
     pub audit_address_retention: Duration,
     /// How long the audit keeps entries.
     pub audit_retention: Duration,
+    /// Origins whose pages may use the refresh cookie.
+    pub allowed_origins: Vec<String>,
     /// Which passwords are accepted.
     pub password: PasswordRules,
     /// The documents that people consent to, in the order in which they are shown.

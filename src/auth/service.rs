@@ -68,9 +68,21 @@ pub enum AuthError {
     /// A refresh token that is expired, ended or unknown.
     #[error("the refresh token is not valid")]
     InvalidGrant,
+    /// A refresh token that only a thief can hold. The session is over.
+    #[error("the refresh token was used again")]
+    RefreshReused,
+    /// A refresh token that was presented more often than any client does.
+    #[error("the refresh token was presented too often")]
+    TooManyReplays {
+        /// How long to wait, in seconds.
+        wait_s: u64,
+    },
     /// The sign-in is too long ago for this.
     #[error("the sign-in is too long ago")]
     ReauthenticationRequired,
+    /// Not a session of the caller.
+    #[error("no such session")]
+    NoSuchSession,
     /// No live session.
     #[error("no live session")]
     Unauthenticated,
@@ -161,7 +173,7 @@ impl Auth {
         use audit::store::{forget_addresses, remove_old_audit_events};
         use email_change::store::{remove_expired_changes, remove_expired_undos};
         use password::store::remove_expired_resets;
-        use session::store::remove_ended_sessions;
+        use session::store::{forget_successors, remove_ended_sessions};
         use signup::store::{remove_expired_age_refusals, remove_expired_signups};
         use tokens::store::remove_retired_signing_keys;
         use users::store::remove_ended_holds;
@@ -169,10 +181,12 @@ impl Auth {
         let (db, now) = (&self.0.db, self.now());
         let addresses_before = time::before(now, self.0.settings.audit_address_retention);
         let audit_before = time::before(now, self.0.settings.audit_retention);
+        let exchanged_before = time::before(now, session::FORGET_AFTER);
         let removed = [
             db.write(async move |c| remove_expired_signups(now).exec(&c).await).await?,
             db.write(async move |c| remove_expired_age_refusals(now).exec(&c).await).await?,
             db.write(async move |c| remove_ended_sessions(now).exec(&c).await).await?,
+            db.write(async move |c| forget_successors(exchanged_before).exec(&c).await).await?,
             db.write(async move |c| remove_expired_resets(now).exec(&c).await).await?,
             db.write(async move |c| remove_expired_changes(now).exec(&c).await).await?,
             db.write(async move |c| remove_expired_undos(now).exec(&c).await).await?,
@@ -192,6 +206,11 @@ impl Auth {
     /// A link for a mail, to a page of the frontend. The token stands in the fragment, which browsers send to nobody.
     pub(super) fn link(&self, page: &str, token: &SecretString) -> Zeroizing<String> {
         Zeroizing::new(format!("{}/{page}#token={}", self.0.settings.frontend_url, token.expose_secret()))
+    }
+
+    /// Whether pages of this origin may use the refresh cookie.
+    pub fn is_allowed_origin(&self, origin: &str) -> bool {
+        self.0.settings.allowed_origins.iter().any(|allowed| allowed == origin)
     }
 
     pub(super) fn now(&self) -> Timestamp {

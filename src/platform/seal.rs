@@ -11,6 +11,7 @@ use chacha20poly1305::{
     KeyInit as _, XChaCha20Poly1305, XNonce,
     aead::{Aead as _, Payload},
 };
+use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -103,6 +104,13 @@ impl DataKey {
         let mut key = Zeroizing::new([0; KEY_LEN]);
         random.fill(&mut *key);
         DataKey { owner, id, key }
+    }
+
+    /// The key that a secret of full strength, such as an opaque token, gives for one purpose. Who knows only a hash of
+    /// the secret cannot make it.
+    pub fn derive(purpose: &'static str, secret: &SecretString) -> DataKey {
+        let key = Zeroizing::new(hmac_sha256(secret.expose_secret().as_bytes(), purpose.as_bytes()));
+        DataKey { owner: purpose.to_owned(), id: Uuid::nil(), key }
     }
 
     /// The key's id, for what has to remember which key it was made with.
@@ -366,6 +374,15 @@ mod tests {
         }
         let one = MasterKeys::generate("k", &SystemRandom);
         assert!(MasterKeys::parse(&format!("{},{}", *one, *one)).unwrap_err().contains("twice"));
+    }
+
+    #[test]
+    fn what_a_secret_sealed_opens_with_it_alone() {
+        let key = |secret: &str| DataKey::derive("successor", &SecretString::from(secret));
+        let sealed = key("one").seal(HERE, b"next", &SystemRandom);
+        assert_eq!(key("one").open_text(HERE, &sealed).unwrap(), "next");
+        assert!(key("other").open(HERE, &sealed).is_err());
+        assert!(DataKey::derive("another purpose", &SecretString::from("one")).open(HERE, &sealed).is_err());
     }
 
     #[test]

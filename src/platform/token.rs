@@ -7,10 +7,16 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
-use super::{digest::sha256, random::Random};
+use super::{
+    digest::sha256,
+    random::Random,
+    seal::{DataKey, equal},
+};
 
 /// Random bytes in every token.
 const SECRET_LEN: usize = 32;
+/// Bytes of the mark that tells a token of ours from an invented one.
+const MARK_LEN: usize = 16;
 
 /// A kind of token: what its prefix says and how many bytes name a row in front of the secret.
 #[derive(Clone, Copy, Debug)]
@@ -32,16 +38,45 @@ pub struct OpaqueToken {
 impl TokenKind {
     /// Makes a token for the row `id`, with what is to be stored of it.
     pub fn issue(self, id: &[u8], random: &dyn Random) -> (SecretString, [u8; 32]) {
-        let secret = Zeroizing::new(random.bytes::<SECRET_LEN>());
-        let body = Zeroizing::new([id, &*secret].concat());
-        let text = format!("dm_{}_{}", self.name, BASE64_URL_SAFE_NO_PAD.encode(&*body));
+        self.write(&fresh_body(id, random))
+    }
+
+    /// As [`TokenKind::issue`], with a mark that only `key` makes. It still tells a token of ours when its hash is not
+    /// stored any more, so that an invented one is not taken for an old one.
+    pub fn issue_marked(self, id: &[u8], key: &DataKey, random: &dyn Random) -> (SecretString, [u8; 32]) {
+        let mut body = fresh_body(id, random);
+        let mark = key.mac(self.name, &body);
+        body.extend(mark.iter().take(MARK_LEN));
+        self.write(&body)
+    }
+
+    fn write(self, body: &[u8]) -> (SecretString, [u8; 32]) {
+        let text = format!("dm_{}_{}", self.name, BASE64_URL_SAFE_NO_PAD.encode(body));
         let token = format!("{text}{:08x}", crc32fast::hash(text.as_bytes()));
+        let token = SecretString::from(token);
         let hash = hash(&token);
-        (SecretString::from(token), hash)
+        (token, hash)
     }
 
     /// Reads a token; `None` for anything that we cannot have made.
     pub fn read(self, token: &SecretString) -> Option<OpaqueToken> {
+        let body = self.unwrap(token)?;
+        let (id, secret) = body.split_at_checked(self.id_len)?;
+        (secret.len() == SECRET_LEN).then(|| OpaqueToken { id: id.to_vec(), hash: hash(token) })
+    }
+
+    /// Reads a token that [`TokenKind::issue_marked`] made with this key; `None` for everything else.
+    pub fn read_marked(self, token: &SecretString, key: &DataKey) -> Option<OpaqueToken> {
+        let body = self.unwrap(token)?;
+        let (body, mark) = body.split_last_chunk::<MARK_LEN>()?;
+        let (id, secret) = body.split_at_checked(self.id_len)?;
+        let expected = key.mac(self.name, body);
+        let ours = secret.len() == SECRET_LEN && equal(expected.get(..MARK_LEN)?, mark);
+        ours.then(|| OpaqueToken { id: id.to_vec(), hash: hash(token) })
+    }
+
+    /// The bytes inside a token that is written as one of ours.
+    fn unwrap(self, token: &SecretString) -> Option<Zeroizing<Vec<u8>>> {
         let token = token.expose_secret();
         if token.len() > 256 || !token.is_ascii() {
             return None;
@@ -51,15 +86,22 @@ impl TokenKind {
             return None;
         }
         let body = text.strip_prefix("dm_")?.strip_prefix(self.name)?.strip_prefix('_')?;
-        let body = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.decode(body).ok()?);
-        let (id, secret) = body.split_at_checked(self.id_len)?;
-        (secret.len() == SECRET_LEN).then(|| OpaqueToken { id: id.to_vec(), hash: hash(token) })
+        BASE64_URL_SAFE_NO_PAD.decode(body).ok().map(Zeroizing::new)
     }
 }
 
+/// A row's id and a new secret, with room for a mark so that no copy is left behind.
+fn fresh_body(id: &[u8], random: &dyn Random) -> Zeroizing<Vec<u8>> {
+    let secret = Zeroizing::new(random.bytes::<SECRET_LEN>());
+    let mut body = Zeroizing::new(Vec::with_capacity(128));
+    body.extend_from_slice(id);
+    body.extend_from_slice(&*secret);
+    body
+}
+
 /// SHA-256: enough for a secret of 256 random bits, and fast (OWASP ASVS 6.5.2).
-fn hash(token: &str) -> [u8; 32] {
-    sha256(token.as_bytes())
+fn hash(token: &SecretString) -> [u8; 32] {
+    sha256(token.expose_secret().as_bytes())
 }
 
 #[cfg(test)]
@@ -78,6 +120,21 @@ mod tests {
         assert!(token.expose_secret().starts_with("dm_rt_"));
         assert!(TokenKind { name: "su", id_len: 4 }.read(&token).is_none(), "another kind");
         assert!(TokenKind { name: "rt", id_len: 5 }.read(&token).is_none(), "another shape");
+    }
+
+    #[test]
+    fn a_marked_token_is_known_without_its_hash() {
+        let key = |owner: &str| DataKey::generate(owner.into(), uuid::Uuid::nil(), &SystemRandom);
+        let (ours, other) = (key("service/hashes"), key("service/hashes"));
+        let (token, stored) = KIND.issue_marked(b"row1", &ours, &SystemRandom);
+        let read = KIND.read_marked(&token, &ours).unwrap();
+        assert_eq!((read.id.as_slice(), read.hash), (&b"row1"[..], stored));
+        assert!(KIND.read_marked(&token, &other).is_none(), "another key");
+        assert!(KIND.read(&token).is_none(), "another shape");
+        let (invented, _) = KIND.issue(b"row1", &SystemRandom);
+        assert!(KIND.read_marked(&invented, &ours).is_none(), "no mark");
+        let (foreign, _) = KIND.issue_marked(b"row1", &other, &SystemRandom);
+        assert!(KIND.read_marked(&foreign, &ours).is_none(), "somebody else's mark");
     }
 
     proptest! {

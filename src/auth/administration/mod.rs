@@ -136,7 +136,7 @@ impl Auth {
                 if store::suspend_user(id, now, until, &reason).exec(&c).await? == 0 {
                     return Err(AuthError::NoSuchUser);
                 }
-                let ended = session::store::end_all_sessions(id).exec(&c).await?;
+                let ended = session::store::end_sessions_of(id).exec(&c).await?;
                 event.clone().with("sessions", ended).store(&c).await?;
                 Ok(())
             })
@@ -170,7 +170,7 @@ impl Auth {
             .db
             .write(async move |c| {
                 begin_act(&c, actor, now).await?;
-                let ended = session::store::end_all_sessions(id).exec(&c).await?;
+                let ended = session::store::end_sessions_of(id).exec(&c).await?;
                 event.clone().with("sessions", ended).store(&c).await?;
                 Ok::<_, AuthError>(())
             })

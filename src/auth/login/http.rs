@@ -8,7 +8,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{FreshToken, LoginForm};
 use crate::{
-    auth::{Auth, CurrentUser, http::TokensAnswer},
+    auth::{
+        Auth, CurrentUser,
+        http::{Page, TokenDelivery, TokensAnswer, TokensReply},
+    },
     platform::{client::Client, extract::ApiJson, problem::Problem},
 };
 
@@ -28,6 +31,8 @@ struct LoginBody {
     #[serde(default)]
     #[schema(max_length = 64, example = "Ann's phone")]
     device_name: Option<String>,
+    #[serde(default)]
+    token_delivery: TokenDelivery,
 }
 
 /// Sign in
@@ -37,11 +42,13 @@ struct LoginBody {
 async fn log_in(
     State(auth): State<Auth>,
     client: Client,
+    page: Page,
     ApiJson(body): ApiJson<LoginBody>,
-) -> Result<Json<TokensAnswer>, Problem> {
-    let LoginBody { email, password, device_name } = body;
+) -> Result<TokensReply, Problem> {
+    let LoginBody { email, password, device_name, token_delivery } = body;
+    page.check_for(token_delivery)?;
     let form = LoginForm { email, password, device_name };
-    Ok(Json(auth.log_in(form, &client).await?.into()))
+    Ok(TokensReply::new(auth.log_in(form, &client).await?, token_delivery))
 }
 
 /// How somebody shows again who they are.

@@ -67,8 +67,7 @@ impl Auth {
         let id = checked.user_id;
 
         let now = self.now();
-        let session = self.new_session(id, device, now);
-        let tokens = self.sign(session.clone(), self.user(id).await?)?;
+        let (session, tokens) = self.begin_session(self.user(id).await?, device, client)?;
         let event = self.audit(Action::LoggedIn, Some(client)).by(id).about(id).in_session(tokens.session.id);
         self.0
             .db
@@ -83,6 +82,7 @@ impl Auth {
                 Ok::<_, AuthError>(())
             })
             .await?;
+        self.0.jobs.wake(); // There may be a mail about an older session.
         Ok(tokens)
     }
 

@@ -3,64 +3,184 @@
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
 };
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
 
+use super::{Proof, SessionView};
 use crate::{
-    auth::{Auth, caller::bearer_token, http::TokensAnswer},
+    auth::{
+        Auth, CurrentUser,
+        caller::bearer_token,
+        http::{Page, RefreshCookie, TokenDelivery, TokensAnswer, TokensReply, no_cookie},
+    },
     platform::{
         client::Client,
-        extract::{ApiJson, OptionalJson},
-        problem::Problem,
+        extract::{ApiPath, OptionalJson},
+        problem::{Code, Faults, Problem},
     },
 };
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Auth> {
-    OpenApiRouter::new().routes(routes!(refresh)).routes(routes!(log_out))
+    OpenApiRouter::new()
+        .routes(routes!(refresh))
+        .routes(routes!(log_out))
+        .routes(routes!(log_out_everywhere))
+        .routes(routes!(sessions))
+        .routes(routes!(end_session))
 }
 
-#[derive(Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RefreshBody {
-    #[schema(value_type = String)]
-    refresh_token: SecretString,
+    /// Left out where the cookie has it.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    refresh_token: Option<SecretString>,
+    /// Where the next one goes; by default where this one came from. What was in a cookie stays in one.
+    #[serde(default)]
+    token_delivery: Option<TokenDelivery>,
 }
 
 /// Exchange a refresh token
 ///
-/// Each refresh token works once; the answer holds the next one.
-#[utoipa::path(post, path = "/v1/auth/refresh", tag = "auth", request_body = RefreshBody, responses(
+/// Each refresh token is exchanged for the next one. For ten seconds the same call gets the same answer, so that two tabs
+/// or a lost answer do no harm; a token that was exchanged longer ago ends the session.
+#[utoipa::path(post, path = "/v1/auth/refresh", tag = "auth", request_body = Option<RefreshBody>, responses(
     (status = 200, description = "The next tokens.", body = TokensAnswer),
 ))]
 async fn refresh(
     State(auth): State<Auth>,
-    ApiJson(body): ApiJson<RefreshBody>,
-) -> Result<Json<TokensAnswer>, Problem> {
-    Ok(Json(auth.refresh(&body.refresh_token).await?.into()))
+    client: Client,
+    page: Page,
+    cookie: RefreshCookie,
+    OptionalJson(body): OptionalJson<RefreshBody>,
+) -> Result<TokensReply, Problem> {
+    let RefreshBody { refresh_token, token_delivery } = body.unwrap_or_default();
+    let Some((token, came)) = cookie.or(refresh_token)? else {
+        let mut faults = Faults::new();
+        faults.add("/refresh_token", "missing", "A refresh token is needed, here or in the cookie.");
+        return Err(faults.into_problem());
+    };
+    let delivery = token_delivery.unwrap_or(came);
+    if (came, delivery) == (TokenDelivery::Cookie, TokenDelivery::Body) {
+        // A script that got into the page could read it then.
+        return Err(Problem::new(Code::BadRequest, "A refresh token from the cookie stays in the cookie."));
+    }
+    page.check_for(delivery)?;
+    Ok(TokensReply::new(auth.refresh(&token, &client).await?, delivery))
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct LogoutBody {
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    refresh_token: Option<SecretString>,
 }
 
 /// End the session
 ///
-/// By the refresh token in the body or the access token in the header, expired or not. With neither, nothing happens.
-#[utoipa::path(post, path = "/v1/auth/logout", tag = "auth", request_body = Option<RefreshBody>, responses(
+/// By the refresh token in the body or the cookie, or the access token in the header, expired or not. With none of them,
+/// nothing happens.
+#[utoipa::path(post, path = "/v1/auth/logout", tag = "auth", request_body = Option<LogoutBody>, responses(
     (status = 204, description = "The session is over, if there was one."),
 ))]
 async fn log_out(
     State(auth): State<Auth>,
     client: Client,
+    cookie: RefreshCookie,
     headers: HeaderMap,
-    OptionalJson(body): OptionalJson<RefreshBody>,
-) -> Result<StatusCode, Problem> {
-    if let Some(body) = body {
-        auth.end_by_refresh_token(&body.refresh_token, &client).await?;
+    OptionalJson(body): OptionalJson<LogoutBody>,
+) -> Result<Response, Problem> {
+    let refresh = cookie.or(body.and_then(|body| body.refresh_token))?;
+    if let Some((token, _)) = &refresh {
+        auth.log_out(Proof::Refresh(token), &client).await?;
     }
     if let Some(token) = bearer_token(&headers) {
-        auth.end_by_access_token(token, &client).await?;
+        auth.log_out(Proof::Access(token), &client).await?;
     }
+    Ok(logged_out(refresh.map(|(_, came)| came)))
+}
+
+/// End all sessions of the user
+///
+/// By the same tokens as logout.
+#[utoipa::path(post, path = "/v1/auth/logout-all", tag = "auth", request_body = Option<LogoutBody>, responses(
+    (status = 204, description = "The sessions are over, if there were any."),
+))]
+async fn log_out_everywhere(
+    State(auth): State<Auth>,
+    client: Client,
+    cookie: RefreshCookie,
+    headers: HeaderMap,
+    OptionalJson(body): OptionalJson<LogoutBody>,
+) -> Result<Response, Problem> {
+    let refresh = cookie.or(body.and_then(|body| body.refresh_token))?;
+    if let Some((token, _)) = &refresh {
+        auth.log_out_everywhere(Proof::Refresh(token), &client).await?;
+    }
+    if let Some(token) = bearer_token(&headers) {
+        auth.log_out_everywhere(Proof::Access(token), &client).await?;
+    }
+    Ok(logged_out(refresh.map(|(_, came)| came)))
+}
+
+/// Asks the browser to forget what our origin left. Cookies are named one by one: the header's own word for them would
+/// also take those of every other host of the domain, and the one that keeps a known device from being throttled.
+fn logged_out(came: Option<TokenDelivery>) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(
+        header::HeaderName::from_static("clear-site-data"),
+        HeaderValue::from_static(r#""cache", "storage""#),
+    );
+    if came == Some(TokenDelivery::Cookie)
+        && let Some(none) = no_cookie()
+    {
+        headers.append(header::SET_COOKIE, none);
+    }
+    response
+}
+
+#[derive(Serialize, ToSchema)]
+struct SessionList {
+    data: Vec<SessionView>,
+}
+
+/// The sessions of the user
+///
+/// Newest first.
+#[utoipa::path(get, path = "/v1/sessions", tag = "auth", responses(
+    (status = 200, description = "The live sessions.", body = SessionList),
+))]
+async fn sessions(
+    State(auth): State<Auth>,
+    CurrentUser(caller): CurrentUser,
+) -> Result<Json<SessionList>, Problem> {
+    Ok(Json(SessionList { data: auth.sessions(caller).await? }))
+}
+
+/// End a session of the user
+///
+/// Needs a fresh sign-in.
+#[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "auth", params(
+    ("id" = Uuid, Path, description = "The session.")
+), responses(
+    (status = 204, description = "It is over."),
+))]
+async fn end_session(
+    State(auth): State<Auth>,
+    CurrentUser(caller): CurrentUser,
+    client: Client,
+    ApiPath(id): ApiPath<Uuid>,
+) -> Result<StatusCode, Problem> {
+    auth.end_session(caller, id, &client).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,7 +1,11 @@
-//! Sessions: begun by a login, kept alive by refresh tokens that each work once, ended by logout.
+//! Sessions: begun by a login, kept alive by refresh tokens that are exchanged for the next, ended by logout.
 
+mod ending;
 pub mod http;
+mod refresh;
 pub mod store;
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -9,11 +13,21 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use self::store::SessionRow;
-use super::{Auth, AuthError, Caller, Device, Tokens, User, audit::Action, tokens::Claims};
+pub use self::ending::Proof;
+pub(super) use self::refresh::FORGET_AFTER;
+use self::store::{LiveSession, SessionRow};
+use super::{
+    Auth, AuthError, Caller, Device, Tokens, User,
+    audit::{Action, AuditEvent},
+    letters,
+    tokens::Claims,
+};
 use crate::platform::{
     client::Client,
     db::{self, Conn},
+    job::NewJob,
+    keyring::Service,
+    mail::MAIL_JOB,
     time,
     token::{OpaqueToken, TokenKind},
 };
@@ -28,7 +42,7 @@ pub struct SessionView {
     #[serde(serialize_with = "time::serialize")]
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
-    /// When it was last refreshed.
+    /// When it was last used, to the minute.
     #[serde(serialize_with = "time::serialize")]
     #[schema(value_type = String, format = DateTime)]
     pub last_seen_at: Timestamp,
@@ -41,18 +55,23 @@ pub struct SessionView {
     pub current: bool,
 }
 
-/// A refresh token names its session, so that it is found by key and not by hash.
+/// A refresh token names its session, so that it is found by key and not by hash. It is marked, so that an old one,
+/// whose hash is not stored any more, is told from an invented one.
 const REFRESH_TOKEN: TokenKind = TokenKind { name: "rt", id_len: 16 };
 
 /// How many sessions a user may have; another one ends the oldest.
 const MAX_SESSIONS: i64 = 20;
+/// How much older `last_seen_at` may get than the last request.
+const PRESENCE_INTERVAL: Duration = Duration::from_mins(1);
+/// How often a request looks at its session again when that changed under its hands.
+const LOOKS: usize = 3;
 
 /// A session that is about to be stored.
-#[derive(Clone)]
 pub struct NewSession {
     row: SessionRow,
-    refresh_token: SecretString,
     refresh_hash: [u8; 32],
+    evicted: AuditEvent,
+    notice: NewJob,
 }
 
 impl NewSession {
@@ -62,7 +81,13 @@ impl NewSession {
         let SessionRow { id, user_id, device_name, address, created_at, idle_expires_at, expires_at, .. } =
             &self.row;
         let others = MAX_SESSIONS.saturating_sub(1);
-        store::end_oldest_sessions(*user_id, *created_at, others).exec(conn).await?;
+        let mut ended = store::end_oldest_sessions(*user_id, *created_at, others).all(conn).await?;
+        ended.retain(|session| session.idle_expires_at > *created_at);
+        if let Some(oldest) = ended.first() {
+            let all: Vec<String> = ended.iter().map(|session| session.id.to_string()).collect();
+            self.evicted.clone().in_session(oldest.id).with("sessions", all).store(conn).await?;
+            self.notice.store(conn).await?;
+        }
         store::add_session(
             *id,
             *user_id,
@@ -79,8 +104,18 @@ impl NewSession {
     }
 }
 
+/// A refresh token of ours, and the session that it was one of.
+#[derive(Clone, Copy)]
+struct Presented {
+    session: Uuid,
+    hash: [u8; 32],
+}
+
 impl Auth {
     /// Who presents this access token.
+    ///
+    /// The first request with the tokens of a refresh is noted before it is answered: it shows that their client has
+    /// them.
     ///
     /// # Errors
     ///
@@ -89,11 +124,57 @@ impl Auth {
     pub async fn authenticate(&self, token: &str) -> Result<Caller, AuthError> {
         let now = self.0.clock.now();
         let claims = self.0.tokens.verify(token, now).await.map_err(|_| AuthError::Unauthenticated)?;
-        let Claims { sid, sub, token_gen, auth_time, kid, .. } = claims;
-        let auth_time = Timestamp::from_second(auth_time).map_err(|_| AuthError::Unauthenticated)?;
-        let live = self.0.db.read(async |c| store::live_session(sid, sub, now, &kid).opt(&c).await).await?;
-        let live = live.ok_or(AuthError::Unauthenticated)?;
-        Ok(Caller { user_id: live.user_id, session_id: live.id, role: live.role, auth_time, token_gen })
+        for _ in 0..LOOKS {
+            let live = self.live_session(&claims, now).await?.ok_or(AuthError::Unauthenticated)?;
+            if self.note_presence(&live, &claims, now).await? {
+                return Ok(Caller {
+                    user_id: live.user_id,
+                    session_id: live.id,
+                    role: live.role,
+                    auth_time: Timestamp::from_second(claims.auth_time).unwrap_or(Timestamp::MIN),
+                    token_gen: claims.token_gen,
+                });
+            }
+        }
+        Err(db::Error::Conflict.into())
+    }
+
+    async fn live_session(&self, claims: &Claims, now: Timestamp) -> Result<Option<LiveSession>, db::Error> {
+        let (Claims { sid, sub, token_gen, .. }, kid) = (claims, claims.kid.as_str());
+        self.0.db.read(async |c| store::live_session(*sid, *sub, *token_gen, now, kid).opt(&c).await).await
+    }
+
+    /// Notes what this request tells about its client, at most once a refresh and once a minute. `false`: the session
+    /// is another by now; look again.
+    async fn note_presence(
+        &self,
+        live: &LiveSession,
+        claims: &Claims,
+        now: Timestamp,
+    ) -> Result<bool, AuthError> {
+        let Claims { sid, sub, token_gen, .. } = *claims;
+        let seen_before = time::before(now, PRESENCE_INTERVAL);
+        let is_first = live.seen_gen < token_gen;
+        if !is_first && live.last_seen_at >= seen_before {
+            return Ok(true);
+        }
+        let forget_before = time::before(now, FORGET_AFTER);
+        let noted = self
+            .0
+            .db
+            .write(async move |c| {
+                store::note_presence(sid, sub, token_gen, now, seen_before, forget_before).exec(&c).await
+            })
+            .await;
+        match noted {
+            Ok(rows) => Ok(!is_first || rows > 0),
+            // What decides about theft must be on record; when somebody was here last need not.
+            Err(error) if is_first => Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, "when a session was last used was not recorded");
+                Ok(true)
+            }
+        }
     }
 
     /// Whether a caller's session still lives: for what lasts longer than a request. A signing key that was revoked since
@@ -105,64 +186,6 @@ impl Auth {
         Ok(lives.is_some())
     }
 
-    /// Exchanges a refresh token for the next one and a fresh access token.
-    ///
-    /// Whatever can fail comes before the exchange: a token that was exchanged and not handed out would be the end of
-    /// the session.
-    pub async fn refresh(&self, token: &SecretString) -> Result<Tokens, AuthError> {
-        let (id, OpaqueToken { hash, .. }) = read_refresh_token(token).ok_or(AuthError::InvalidGrant)?;
-        let now = self.now();
-        let found =
-            self.0.db.read(async |c| store::find_session_to_refresh(id, &hash, now).opt(&c).await).await?;
-        let row = found.ok_or(AuthError::InvalidGrant)?;
-        let user = self.user(row.user_id).await?;
-
-        let (refresh_token, refresh_hash) = REFRESH_TOKEN.issue(id.as_bytes(), &*self.0.random);
-        let idle_expires_at = time::after(now, self.0.settings.refresh_idle_ttl).min(row.expires_at);
-        let token_gen = row.token_gen.saturating_add(1);
-        let row = SessionRow { token_gen, last_seen_at: now, idle_expires_at, ..row };
-        let tokens = self.sign(NewSession { row, refresh_token, refresh_hash }, user)?;
-        let exchanged = self
-            .0
-            .db
-            .write(async move |c| {
-                store::rotate_session(id, &hash, &refresh_hash, now, idle_expires_at).exec(&c).await
-            })
-            .await?;
-        if exchanged > 0 { Ok(tokens) } else { Err(AuthError::InvalidGrant) }
-    }
-
-    /// Ends the session of a refresh token, expired or not. Nothing happens if there is none.
-    pub async fn end_by_refresh_token(&self, token: &SecretString, client: &Client) -> Result<(), AuthError> {
-        let Some((session, OpaqueToken { hash, .. })) = read_refresh_token(token) else { return Ok(()) };
-        let event = self.audit(Action::LoggedOut, Some(client)).in_session(session);
-        self.0
-            .db
-            .write(async move |c| {
-                if let Some(user) = store::end_session_by_token(session, &hash).opt(&c).await? {
-                    event.clone().by(user).about(user).store(&c).await?;
-                }
-                Ok(())
-            })
-            .await
-    }
-
-    /// Ends the session of an access token, expired or not. Nothing happens if there is none.
-    pub async fn end_by_access_token(&self, token: &str, client: &Client) -> Result<(), AuthError> {
-        let Ok(claims) = self.0.tokens.verify_expired(token, self.now()).await else { return Ok(()) };
-        let Claims { sid, sub, .. } = claims;
-        let event = self.audit(Action::LoggedOut, Some(client)).by(sub).about(sub).in_session(sid);
-        self.0
-            .db
-            .write(async move |c| {
-                if store::end_session(sid, sub).exec(&c).await? > 0 {
-                    event.store(&c).await?;
-                }
-                Ok(())
-            })
-            .await
-    }
-
     /// The caller's session.
     pub async fn session(&self, caller: Caller) -> Result<SessionView, AuthError> {
         let Caller { session_id, user_id, .. } = caller;
@@ -170,13 +193,34 @@ impl Auth {
         row.map(|row| view(row, true)).ok_or(AuthError::Unauthenticated)
     }
 
-    pub(super) fn new_session(&self, user_id: Uuid, device: Device, now: Timestamp) -> NewSession {
+    /// The caller's live sessions, newest first.
+    pub async fn sessions(&self, caller: Caller) -> Result<Vec<SessionView>, AuthError> {
+        let (user, now) = (caller.user_id, self.now());
+        let rows = self.0.db.read(async |c| store::sessions_of_user(user, now).all(&c).await).await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| {
+                let current = row.id == caller.session_id;
+                view(row, current)
+            })
+            .collect())
+    }
+
+    /// Begins a session, with what its client gets. Comes before the transaction that stores it, because nothing that
+    /// can fail may come after that.
+    pub(super) fn begin_session(
+        &self,
+        user: User,
+        device: Device,
+        client: &Client,
+    ) -> Result<(NewSession, Tokens), AuthError> {
+        let now = self.now();
         let id = self.0.random.uuid(now);
-        let (refresh_token, refresh_hash) = REFRESH_TOKEN.issue(id.as_bytes(), &*self.0.random);
+        let (refresh_token, refresh_hash) = self.new_refresh_token(id)?;
         let expires_at = time::after(now, self.0.settings.refresh_absolute_ttl);
         let row = SessionRow {
             id,
-            user_id,
+            user_id: user.id,
             token_gen: 1,
             auth_time: now,
             device_name: device.name,
@@ -186,32 +230,44 @@ impl Auth {
             idle_expires_at: time::after(now, self.0.settings.refresh_idle_ttl).min(expires_at),
             expires_at,
         };
-        NewSession { row, refresh_token, refresh_hash }
+        let evicted = self.audit(Action::SessionEvicted, Some(client)).by(user.id).about(user.id);
+        let notice = self.0.jobs.prepare(MAIL_JOB, &letters::session_evicted(&user.email))?;
+        let tokens = self.sign(row.clone(), refresh_token, user)?;
+        Ok((NewSession { row, refresh_hash, evicted, notice }, tokens))
     }
 
-    /// Signs what the user of a session gets. Comes before the transaction that stores the session, because nothing
-    /// that can fail may come after it.
-    pub(super) fn sign(&self, session: NewSession, user: User) -> Result<Tokens, AuthError> {
-        let NewSession { row, refresh_token, .. } = session;
+    /// Signs what the user of a session gets.
+    fn sign(&self, row: SessionRow, refresh_token: SecretString, user: User) -> Result<Tokens, AuthError> {
+        let now = self.now();
         let access_token = self
             .0
             .tokens
-            .issue(row.user_id, row.id, row.token_gen, row.auth_time, self.now(), &*self.0.random)
+            .issue(row.user_id, row.id, row.token_gen, row.auth_time, now, &*self.0.random)
             .map_err(|_| AuthError::Signing)?;
         Ok(Tokens {
             access_token,
             expires_in: self.0.settings.access_token_ttl,
             refresh_token,
             refresh_expires_at: row.idle_expires_at,
+            refresh_expires_in: Duration::from_secs(time::seconds_until(row.idle_expires_at, now)),
             user,
             session: view(row, true),
         })
     }
-}
 
-fn read_refresh_token(token: &SecretString) -> Option<(Uuid, OpaqueToken)> {
-    let token = REFRESH_TOKEN.read(token)?;
-    Some((Uuid::from_slice(&token.id).ok()?, token))
+    fn new_refresh_token(&self, session: Uuid) -> Result<(SecretString, [u8; 32]), AuthError> {
+        let key = self.0.keyring.service(Service::Hashes)?;
+        Ok(REFRESH_TOKEN.issue_marked(session.as_bytes(), key, &*self.0.random))
+    }
+
+    /// Reads a refresh token; `None` for anything that we did not make.
+    fn read_refresh_token(&self, token: &SecretString) -> Result<Option<Presented>, AuthError> {
+        let key = self.0.keyring.service(Service::Hashes)?;
+        let read = REFRESH_TOKEN.read_marked(token, key);
+        Ok(read.and_then(|OpaqueToken { id, hash }| {
+            Some(Presented { session: Uuid::from_slice(&id).ok()?, hash })
+        }))
+    }
 }
 
 fn view(row: SessionRow, current: bool) -> SessionView {

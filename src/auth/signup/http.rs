@@ -8,7 +8,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::SignupForm;
 use crate::{
-    auth::{Auth, Consent, http::TokensAnswer},
+    auth::{
+        Auth, Consent,
+        http::{Page, TokenDelivery, TokensAnswer, TokensReply},
+    },
     platform::{client::Client, extract::ApiJson, problem::Problem},
 };
 
@@ -72,6 +75,8 @@ struct VerifyBody {
     /// The eight digits from the mail.
     #[schema(value_type = String, example = "12345678")]
     code: SecretString,
+    #[serde(default)]
+    token_delivery: TokenDelivery,
 }
 
 /// Finish a sign-up
@@ -83,10 +88,12 @@ struct VerifyBody {
 async fn verify_signup(
     State(auth): State<Auth>,
     client: Client,
+    page: Page,
     ApiJson(body): ApiJson<VerifyBody>,
-) -> Result<(StatusCode, Json<TokensAnswer>), Problem> {
+) -> Result<(StatusCode, TokensReply), Problem> {
+    page.check_for(body.token_delivery)?;
     let tokens = auth.verify_signup(&body.signup_token, body.code.expose_secret(), &client).await?;
-    Ok((StatusCode::CREATED, Json(tokens.into())))
+    Ok((StatusCode::CREATED, TokensReply::new(tokens, body.token_delivery)))
 }
 
 #[derive(Deserialize, ToSchema)]

@@ -59,9 +59,8 @@ impl Auth {
         let key = self.0.keyring.new_user_key(user_id);
         let place = Place::new("app_user.birth_date", user_id.as_bytes());
         let birth_date = key.key.seal(place, details.birth_date.to_string().as_bytes(), &*self.0.random);
-        let session = self.new_session(user_id, Device::at(client.address), now);
         let user = User::signed_up(user_id, &email, details.locale.clone(), now);
-        let tokens = self.sign(session.clone(), user)?;
+        let (session, tokens) = self.begin_session(user, Device::at(client.address), client)?;
         let event = self.audit(Action::SignedUp, Some(client)).by(user_id).about(user_id);
         let event = event.in_session(tokens.session.id);
         self.0

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{
     keys::{Jwks, KeySet, NewKey, SigningKeyError},
     store::{self, SigningKeyRow},
+    verified::{Verified, VerifiedTokens},
 };
 use crate::{
     auth::AuthSettings,
@@ -29,6 +30,8 @@ use crate::{
 /// How far a caller's or another instance's clock may be off, in seconds.
 const LEEWAY_S: i64 = 30;
 const TYPE: &str = "at+jwt";
+/// The longest token that is looked at; ours have a sixth of it.
+const MAX_LEN: usize = 4096;
 /// How often a token that names an unknown key may have the keys read again: anybody can make such tokens.
 const UNKNOWN_KEY_PAUSE: SignedDuration = SignedDuration::from_secs(1);
 
@@ -57,6 +60,34 @@ pub struct Claims {
     pub kid: String,
 }
 
+impl Claims {
+    fn is_valid_at(&self, now: Timestamp) -> bool {
+        let now = now.as_second();
+        let begun = self.nbf.max(self.iat) <= now.saturating_add(LEEWAY_S);
+        let over = self.exp.saturating_add(LEEWAY_S) <= now;
+        begun && !over
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_nobody() -> Claims {
+        let (nobody, nowhere) = (Uuid::nil(), String::new());
+        Claims {
+            iss: nowhere.clone(),
+            aud: nowhere.clone(),
+            sub: nobody,
+            sid: nobody,
+            token_gen: 1,
+            jti: nobody,
+            iat: 0,
+            nbf: 0,
+            exp: 0,
+            auth_time: 0,
+            amr: Vec::new(),
+            kid: nowhere,
+        }
+    }
+}
+
 /// A token that is not ours, not valid now, or no token at all.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not a valid access token")]
@@ -73,6 +104,7 @@ struct Inner {
     keyring: Keyring,
     clock: SharedClock,
     keys: RwLock<Arc<KeySet>>,
+    verified: VerifiedTokens,
     /// When they were read last. Whoever holds it reads them, and the others wait for that.
     read_at: Mutex<Timestamp>,
 }
@@ -99,6 +131,7 @@ impl AccessTokens {
             issuer: settings.issuer.clone(),
             ttl_s: i64::try_from(settings.access_token_ttl.as_secs()).unwrap_or(i64::MAX),
             keys: RwLock::new(Arc::new(KeySet::open(&rows, keyring.service(Service::Signing)?)?)),
+            verified: VerifiedTokens::default(),
             db: db.clone(),
             keyring: keyring.clone(),
             clock,
@@ -123,11 +156,12 @@ impl AccessTokens {
     }
 
     /// Reads the keys again if a token names one that is not known here, at most once a second.
-    async fn learn_key_of(&self, token: &str) {
-        let kid = jsonwebtoken::decode_header(token).ok().and_then(|header| header.kid);
-        let Some(kid) = kid.filter(|kid| !self.keys().knows(kid)) else { return };
+    async fn learn_key(&self, kid: &str) {
+        if self.keys().knows(kid) {
+            return;
+        }
         let mut read_at = self.0.read_at.lock().await;
-        let is_known_now = self.keys().knows(&kid);
+        let is_known_now = self.keys().knows(kid);
         if !is_known_now
             && is_due(*read_at, self.0.clock.now())
             && let Err(error) = self.read_keys(&mut read_at).await
@@ -167,29 +201,48 @@ impl AccessTokens {
         };
         let keys = self.keys();
         let key = keys.signing(now).ok_or(NotValid)?;
-        let mut header = Header::new(Algorithm::EdDSA);
-        header.typ = Some(TYPE.to_owned());
-        header.kid = Some(key.kid.clone());
-        jsonwebtoken::encode(&header, &claims, &key.signing).map(SecretString::from).map_err(|_| NotValid)
+        jsonwebtoken::encode(&header(&key.kid), &claims, &key.signing)
+            .map(SecretString::from)
+            .map_err(|_| NotValid)
     }
 
     /// What a token says, if it is valid at `now`.
     pub async fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, NotValid> {
-        let claims = self.verify_expired(token, now).await?;
-        let now = now.as_second();
-        let begun = claims.nbf.max(claims.iat) <= now.saturating_add(LEEWAY_S);
-        let over = claims.exp.saturating_add(LEEWAY_S) <= now;
-        if begun && !over { Ok(claims) } else { Err(NotValid) }
+        let keys = self.keys();
+        let is_good = |verified: &Verified| keys.verifying(&verified.kid, now).is_some();
+        let remembered = self.0.verified.get(token).filter(is_good);
+        let is_new = remembered.is_none();
+        let verified = match remembered {
+            Some(verified) => verified,
+            None => self.verify_signature(token, now).await?,
+        };
+        if !verified.claims.is_valid_at(now) {
+            if !is_new {
+                self.0.verified.remove(token);
+            }
+            return Err(NotValid);
+        }
+        if is_new {
+            self.0.verified.add(token, verified.clone());
+        }
+        Ok(verified.claims)
     }
 
     /// What a token says, if its key is good at `now`, expired or not: for logout.
     pub async fn verify_expired(&self, token: &str, now: Timestamp) -> Result<Claims, NotValid> {
-        self.learn_key_of(token).await;
-        let header = jsonwebtoken::decode_header(token).map_err(|_| NotValid)?;
-        let kid = header.kid.ok_or(NotValid)?;
-        if header.typ.as_deref() != Some(TYPE) {
+        self.verify_signature(token, now).await.map(|verified| verified.claims)
+    }
+
+    async fn verify_signature(&self, token: &str, now: Timestamp) -> Result<Verified, NotValid> {
+        if token.len() > MAX_LEN {
             return Err(NotValid);
         }
+        let given = jsonwebtoken::decode_header(token).map_err(|_| NotValid)?;
+        let kid = given.kid.clone().ok_or(NotValid)?;
+        if given != header(&kid) {
+            return Err(NotValid);
+        }
+        self.learn_key(&kid).await;
         let keys = self.keys();
         let key = keys.verifying(&kid, now).ok_or(NotValid)?;
         // One algorithm per key, whatever the header says (RFC 8725, 3.1).
@@ -199,13 +252,22 @@ impl AccessTokens {
         validation.set_required_spec_claims(&["iss", "aud", "sub", "exp"]);
         validation.validate_exp = false; // By the injected clock, in `verify`.
         let data = jsonwebtoken::decode::<Claims>(token, key, &validation).map_err(|_| NotValid)?;
-        Ok(Claims { kid, ..data.claims })
+        Ok(Verified { kid: kid.clone(), claims: Claims { kid, ..data.claims } })
     }
 
     /// The public keys.
     pub fn jwks(&self, now: Timestamp) -> Jwks {
         self.keys().jwks(now)
     }
+}
+
+/// The header of our tokens, and of no others: one that brings a key, says where to fetch one, or names extensions is
+/// refused (RFC 7515, 4.1; RFC 8725, 3.10).
+fn header(kid: &str) -> Header {
+    let mut header = Header::new(Algorithm::EdDSA);
+    header.typ = Some(TYPE.to_owned());
+    header.kid = Some(kid.to_owned());
+    header
 }
 
 /// The stored keys, newest first.

@@ -5,6 +5,7 @@ pub mod http;
 mod keys;
 mod rotation;
 pub mod store;
+mod verified;
 
 use std::time::Duration;
 
@@ -26,10 +27,12 @@ pub struct Tokens {
     pub access_token: SecretString,
     /// How long that is valid.
     pub expires_in: Duration,
-    /// The refresh token. Each one works once.
+    /// The refresh token, to be exchanged for the next.
     pub refresh_token: SecretString,
     /// When the refresh token ends if it is not used: the earlier of the idle and the absolute end.
     pub refresh_expires_at: Timestamp,
+    /// The same, from now on.
+    pub refresh_expires_in: Duration,
     /// The session.
     pub session: SessionView,
     /// The user.

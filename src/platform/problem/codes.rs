@@ -59,6 +59,9 @@ codes! {
         "Ask the person to try again or to reset the password.";
     /// A refresh token that is expired, ended or unknown.
     InvalidGrant = "invalid_grant", UNAUTHORIZED, "The session has ended", "Sign in again.";
+    /// A refresh token that was exchanged long ago.
+    RefreshTokenReused = "refresh_token_reused", UNAUTHORIZED, "A refresh token was used again, and the session was ended",
+        "Sign in again. Somebody else may have had the token; store only the newest one.";
     /// The free tier or plan does not include this.
     SubscriptionRequired = "subscription_required", PAYMENT_REQUIRED, "This needs a subscription",
         "Show the plans; `upgrade_url` leads there.";
@@ -70,6 +73,9 @@ codes! {
     /// The sign-in is too long ago.
     ReauthenticationRequired = "reauthentication_required", FORBIDDEN, "A fresh sign-in is needed",
         "Ask for the password, send it to `POST /v1/auth/reauthenticate`, and repeat the call with the token from its answer.";
+    /// A page that may not use the cookie.
+    CsrfRejected = "csrf_rejected", FORBIDDEN, "The refresh cookie may not be used from here",
+        "Call from an allowed origin on the same site, with `content-type: application/json`.";
     /// A policy has to be accepted first.
     ConsentRequired = "consent_required", FORBIDDEN, "A policy has to be accepted first",
         "Show the documents of `GET /v1/policies` that are `required`, then send `POST /v1/me/consents`.";

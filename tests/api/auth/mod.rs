@@ -3,6 +3,7 @@
 mod age;
 mod audit;
 mod breaches;
+mod cookies;
 mod email_change;
 mod email_undo;
 mod keys;
@@ -10,6 +11,8 @@ mod login;
 mod password_change;
 mod password_reset;
 mod passwords;
+mod refresh;
+mod refresh_model;
 mod sessions;
 mod signup;
 mod step_up;

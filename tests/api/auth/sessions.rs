@@ -1,37 +1,14 @@
-//! Sessions: refreshed by tokens that work once, ended by logout or time.
+//! Sessions: seen by their user, ended by logout, by their user, by time and by newer ones.
 
 use futures_util::future::join_all;
 use jiff::SignedDuration;
-use serde_json::json;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
-use crate::support::app::{Person, TestApp};
+use crate::support::app::{PASSWORD, Person, TestApp};
 
 async fn refresh(t: &TestApp, token: &str) -> crate::support::http::Answer {
     t.post("/v1/auth/refresh", json!({"refresh_token": token})).await
-}
-
-#[tokio::test]
-async fn each_refresh_token_works_once() {
-    let t = TestApp::start().await;
-    let ann = t.sign_up("ann@example.com").await;
-    let next = Person::from(refresh(&t, &ann.refresh_token).await.ok());
-    assert_ne!(next.refresh_token, ann.refresh_token);
-    refresh(&t, &ann.refresh_token).await.problem(401, "invalid_grant");
-    next.get(&t, "/v1/me").await.ok();
-    ann.get(&t, "/v1/me").await.ok(); // The older access token lives out its ten minutes.
-    refresh(&t, &next.refresh_token).await.ok();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_refreshes_at_once_one_succeeds() {
-    let t = TestApp::start().await;
-    let ann = t.sign_up("ann@example.com").await;
-    let answers = join_all((0..30).map(|_| refresh(&t, &ann.refresh_token))).await;
-    let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.code == 200);
-    assert_eq!(won.len(), 1);
-    for answer in lost {
-        answer.problem(401, "invalid_grant");
-    }
 }
 
 #[tokio::test]
@@ -97,9 +74,130 @@ async fn sessions_survive_a_restart() {
     let t = t.restart().await;
     ann.get(&t, "/v1/me").await.ok();
     let next = Person::from(refresh(&t, &ann.refresh_token).await.ok());
+    next.get(&t, "/v1/me").await.ok();
     let t = t.restart().await;
-    refresh(&t, &ann.refresh_token).await.problem(401, "invalid_grant");
+    let again = Person::from(refresh(&t, &ann.refresh_token).await.ok());
+    assert_eq!(again.refresh_token, next.refresh_token, "the window outlives the restart");
     refresh(&t, &next.refresh_token).await.ok();
+}
+
+/// CVE-2026-9802: after a restart, tokens worked again that had been revoked.
+#[tokio::test]
+async fn what_has_ended_stays_ended_after_a_restart() {
+    let t = TestApp::start().await;
+    let left = t.sign_up("left@example.com").await;
+    let stolen = t.sign_up("stolen@example.com").await;
+    t.post("/v1/auth/logout", json!({"refresh_token": left.refresh_token})).await.status(204);
+    let next = Person::from(refresh(&t, &stolen.refresh_token).await.ok());
+    next.get(&t, "/v1/me").await.ok();
+    t.clock.advance(SignedDuration::from_secs(11));
+    refresh(&t, &stolen.refresh_token).await.problem(401, "refresh_token_reused");
+    let t = t.restart().await;
+    for person in [&left, &stolen, &next] {
+        person.get(&t, "/v1/me").await.problem(401, "unauthenticated");
+        refresh(&t, &person.refresh_token).await.problem(401, "invalid_grant");
+    }
+}
+
+#[tokio::test]
+async fn logout_takes_a_token_that_was_exchanged() {
+    let t = TestApp::start().await;
+    let ann = t.sign_up("ann@example.com").await;
+    let next = Person::from(refresh(&t, &ann.refresh_token).await.ok());
+    t.post("/v1/auth/logout", json!({"refresh_token": ann.refresh_token})).await.status(204);
+    next.get(&t, "/v1/me").await.problem(401, "unauthenticated");
+    refresh(&t, &next.refresh_token).await.problem(401, "invalid_grant");
+    let session = Uuid::parse_str(&ann.session).ok();
+    assert_eq!(t.audited("logout").await, [("success".into(), Uuid::parse_str(&ann.id).ok(), session)]);
+}
+
+#[tokio::test]
+async fn logout_everywhere_ends_all_sessions_of_that_user_by_any_token() {
+    let t = TestApp::start().await;
+    let bob = t.sign_up("bob@example.com").await;
+    let first = t.sign_up("ann@example.com").await;
+    for by in ["refresh", "access"] {
+        let (one, other) = (t.log_in("ann@example.com").await, t.log_in("ann@example.com").await);
+        t.clock.advance(SignedDuration::from_hours(1));
+        let answer = match by {
+            "refresh" => t.post("/v1/auth/logout-all", json!({"refresh_token": one.refresh_token})).await,
+            _ => t.post("/v1/auth/logout-all", json!({})).bearer(&one.access_token).await,
+        };
+        assert_eq!(answer.header("clear-site-data"), r#""cache", "storage""#);
+        answer.status(204);
+        for person in [&first, &one, &other] {
+            refresh(&t, &person.refresh_token).await.problem(401, "invalid_grant");
+        }
+    }
+    assert_eq!(t.audited("logout_all").await.len(), 2);
+
+    // A session that has ended has no say about the others, and without any token nothing happens.
+    let last = t.log_in("ann@example.com").await;
+    t.post("/v1/auth/logout-all", json!({"refresh_token": first.refresh_token})).await.status(204);
+    t.post("/v1/auth/logout-all", json!({})).bearer(&first.access_token).await.status(204);
+    assert_eq!(t.request("POST", "/v1/auth/logout-all").send().await.unwrap().status(), 204);
+    last.get(&t, "/v1/me").await.ok();
+    refresh(&t, &bob.refresh_token).await.ok();
+}
+
+async fn listed(t: &TestApp, person: &Person) -> Vec<Value> {
+    person.get(t, "/v1/sessions").await.ok()["data"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn people_see_their_own_live_sessions() {
+    let t = TestApp::start().await;
+    t.sign_up("bob@example.com").await;
+    let old = t.sign_up("ann@example.com").await;
+    t.clock.advance(SignedDuration::from_hours(13 * 24));
+    let body = json!({"email": "ann@example.com", "password": PASSWORD, "device_name": "Phone"});
+    let phone = Person::from(t.post("/v1/auth/login", body).await.ok());
+    let list = listed(&t, &phone).await;
+    assert_eq!(list.len(), 2);
+    assert_eq!((&list[0]["id"], &list[1]["id"]), (&json!(phone.session), &json!(old.session)));
+    assert_eq!((&list[0]["current"], &list[1]["current"]), (&json!(true), &json!(false)));
+    assert_eq!((&list[0]["device_name"], &list[0]["address"]), (&json!("Phone"), &json!("127.0.0.0/24")));
+
+    t.clock.advance(SignedDuration::from_hours(25));
+    let phone = Person::from(refresh(&t, &phone.refresh_token).await.ok());
+    assert_eq!(listed(&t, &phone).await.len(), 1, "one has ended by itself");
+}
+
+#[tokio::test]
+async fn when_a_session_was_last_used_is_known_to_the_minute() {
+    let t = TestApp::start().await;
+    t.clock.stop();
+    let ann = t.sign_up("ann@example.com").await;
+    let seen = async || listed(&t, &ann).await[0]["last_seen_at"].clone();
+    let first = seen().await;
+    t.clock.advance(SignedDuration::from_secs(60));
+    assert_eq!(seen().await, first);
+    t.clock.advance(SignedDuration::from_secs(1));
+    assert_eq!(seen().await, digitalmistress::platform::time::rfc3339(t.now()));
+}
+
+#[tokio::test]
+async fn people_end_their_sessions_after_a_fresh_sign_in() {
+    let t = TestApp::start().await;
+    let (ann, bob) = (t.sign_up("ann@example.com").await, t.sign_up("bob@example.com").await);
+    let other = t.log_in("ann@example.com").await;
+    let path = |person: &Person| format!("/v1/sessions/{}", person.session);
+    bob.delete(&t, &path(&ann)).await.problem(404, "not_found");
+    ann.delete(&t, "/v1/sessions/nonsense").await.problem(404, "not_found");
+    ann.delete(&t, &path(&other)).await.status(204);
+    ann.delete(&t, &path(&other)).await.problem(404, "not_found");
+    other.get(&t, "/v1/me").await.problem(401, "unauthenticated");
+    refresh(&t, &other.refresh_token).await.problem(401, "invalid_grant");
+    assert_eq!(t.audited("session.ended").await.len(), 1);
+
+    // A refresh keeps a session alive; it does not show who is there.
+    t.clock.advance(SignedDuration::from_mins(8));
+    let ann = Person::from(refresh(&t, &ann.refresh_token).await.ok());
+    t.clock.advance(SignedDuration::from_mins(7));
+    ann.delete(&t, &path(&ann)).await.problem(403, "reauthentication_required");
+    let ann = t.log_in("ann@example.com").await;
+    ann.delete(&t, &path(&ann)).await.status(204);
+    ann.get(&t, "/v1/me").await.problem(401, "unauthenticated");
 }
 
 #[tokio::test]
@@ -145,6 +243,9 @@ async fn the_oldest_of_more_than_twenty_sessions_ends() {
     refresh(&t, &first.refresh_token).await.problem(401, "invalid_grant");
     second.get(&t, "/v1/me").await.ok();
     newest.get(&t, "/v1/me").await.ok();
+    let (user, session) = (Uuid::parse_str(&first.id).ok(), Uuid::parse_str(&first.session).ok());
+    assert_eq!(t.audited("session.evicted").await, [("success".into(), user, session)]);
+    assert!(t.mail_to("ann@example.com").await.unwrap().text.contains("oldest of your sessions"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

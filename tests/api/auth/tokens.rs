@@ -113,3 +113,148 @@ async fn a_token_of_another_deployment_is_refused() {
     let moved = moved.restart_with(&[("DM__SERVER__PUBLIC_URL", "http://localhost:2")]).await;
     moved.get("/v1/me").bearer(&bob.access_token).await.problem(401, "unauthenticated");
 }
+
+/// Signs whatever it is told to with the deployment's own key: what is refused then is refused for what it says.
+struct Forger {
+    key: aws_lc_rs::signature::Ed25519KeyPair,
+}
+
+impl Forger {
+    async fn of(t: &TestApp) -> Forger {
+        use std::sync::Arc;
+
+        use digitalmistress::platform::{
+            data_dir::development_master_key,
+            db::Error,
+            keyring::{Keyring, Service},
+            random::SystemRandom,
+            seal::{MasterKeys, Place, Sealed},
+        };
+        use secrecy::ExposeSecret as _;
+
+        digitalmistress::queries! {
+            scan fn newest_key() -> Key = "SELECT kid, private_key FROM signing_key ORDER BY number DESC LIMIT 1";
+        }
+        digitalmistress::record! {
+            struct Key {
+                kid: String,
+                private_key: Sealed,
+            }
+        }
+        let file = t.database.dir.path().join("data").join("master.key");
+        let masters = development_master_key(&file, &SystemRandom).unwrap();
+        let masters = MasterKeys::parse(masters.expose_secret()).unwrap();
+        let keyring =
+            Keyring::open(t.db().clone(), masters, Arc::new(SystemRandom), t.clock.clone()).await.unwrap();
+        let stored: Result<Key, Error> = t.db().read(async |c| newest_key().one(&c).await).await;
+        let Key { kid, private_key } = stored.unwrap();
+        let place = Place::new("signing_key.private_key", kid.as_bytes());
+        let private = keyring.service(Service::Signing).unwrap().open(place, &private_key).unwrap();
+        Forger { key: aws_lc_rs::signature::Ed25519KeyPair::from_pkcs8_maybe_unchecked(&private).unwrap() }
+    }
+
+    fn sign(&self, header: &Value, claims: &Value) -> String {
+        let signed = format!("{}.{}", B64.encode(header.to_string()), B64.encode(claims.to_string()));
+        format!("{signed}.{}", B64.encode(self.key.sign(signed.as_bytes())))
+    }
+}
+
+/// ZI CVE-2026-55669 and GHSA-wxg7-w2v3-w38g: claims that were not missed when they were missing.
+#[tokio::test]
+async fn a_token_with_our_signature_is_refused_for_what_it_says_or_leaves_out() {
+    let t = TestApp::start().await;
+    t.clock.stop();
+    let ann = t.sign_up("ann@example.com").await;
+    let bob = t.sign_up("bob@example.com").await;
+    let forger = Forger::of(&t).await;
+    let (header, claims) = (part(&ann.access_token, 0), part(&ann.access_token, 1));
+    let now = t.now().as_second();
+    let accepted = forger.sign(&header, &claims);
+    t.get("/v1/me").bearer(&accepted).await.ok(); // The forger can do it.
+
+    let mut forged = Vec::new();
+    for name in claims.as_object().unwrap().keys() {
+        let mut without = claims.clone();
+        without.as_object_mut().unwrap().shift_remove(name);
+        forged.push((format!("without {name}"), forger.sign(&header, &without)));
+        for wrong in [json!(null), json!({}), json!([1]), json!("x"), json!(true)] {
+            let mut with = claims.clone();
+            with[name] = wrong.clone();
+            forged.push((format!("{name} = {wrong}"), forger.sign(&header, &with)));
+        }
+    }
+    for (name, value) in [
+        ("iss", json!("https://evil.example")),
+        ("aud", json!("https://evil.example")),
+        ("sub", json!(bob.id)),
+        ("sid", json!(bob.session)),
+        ("gen", json!(2)),
+        ("gen", json!(0)),
+        ("gen", json!(-1)),
+        ("exp", json!(now - 30)),
+        ("exp", json!(0)),
+        ("exp", json!(1.5)),
+        ("nbf", json!(now + 31)),
+        ("iat", json!(now + 31)),
+    ] {
+        let mut with = claims.clone();
+        with[name] = value.clone();
+        forged.push((format!("{name} = {value}"), forger.sign(&header, &with)));
+    }
+    let jwk = t.get("/.well-known/jwks.json").await.ok()["keys"][0].clone();
+    for (name, value) in [
+        ("alg", json!("none")),
+        ("alg", json!("HS256")),
+        ("alg", json!("ES256")),
+        ("typ", json!("JWT")),
+        ("typ", json!("rt+jwt")),
+        ("typ", json!(null)),
+        ("kid", json!("another")),
+        ("kid", json!("../../dev/null")),
+        ("kid", json!(null)),
+        ("jwk", jwk),
+        ("jku", json!("https://evil.example/jwks.json")),
+        ("x5u", json!("https://evil.example/cert.pem")),
+        ("x5c", json!(["AAAA"])),
+        ("crit", json!(["exp"])),
+        ("crit", json!([])),
+        ("b64", json!(false)),
+        ("zip", json!("DEF")),
+        ("cty", json!("JWT")),
+    ] {
+        let mut with = header.clone();
+        with[name] = value.clone();
+        forged.push((format!("{name} = {value}"), forger.sign(&with, &claims)));
+    }
+    let mut padded = claims.clone();
+    padded["more"] = json!("x".repeat(4000));
+    forged.push(("too long".into(), forger.sign(&header, &padded)));
+    forged.push(("a refresh token".into(), ann.refresh_token.clone()));
+    for (what, token) in forged {
+        let answer = t.get("/v1/me").bearer(&token).await;
+        assert_eq!(answer.code, 401, "{what}: {}", answer.text);
+    }
+    t.get("/v1/me").bearer(&accepted).await.ok();
+}
+
+/// What is remembered of a token is its signature. Time and session are asked anew.
+#[tokio::test]
+async fn a_token_that_was_accepted_before_is_not_accepted_for_that() {
+    let t = TestApp::start().await;
+    t.clock.stop();
+    let ann = t.sign_up("ann@example.com").await;
+    for _ in 0..2 {
+        ann.get(&t, "/v1/me").await.ok();
+    }
+    let bob = t.sign_up("bob@example.com").await;
+    bob.get(&t, "/v1/me").await.ok();
+    bob.post(&t, "/v1/auth/logout", json!({})).await.status(204);
+    bob.get(&t, "/v1/me").await.problem(401, "unauthenticated");
+
+    t.clock.advance(jiff::SignedDuration::from_secs(629));
+    ann.get(&t, "/v1/me").await.ok();
+    t.clock.advance(jiff::SignedDuration::from_secs(1));
+    for _ in 0..2 {
+        ann.get(&t, "/v1/me").await.problem(401, "unauthenticated");
+    }
+}

@@ -21,6 +21,7 @@ const PUBLIC_OPERATIONS: &[(&str, &str)] = &[
     ("POST", "/v1/auth/password/forgot"),
     ("POST", "/v1/auth/password/reset"),
     ("POST", "/v1/auth/email/undo"),
+    ("POST", "/v1/auth/logout-all"),
     ("GET", "/v1/policies"),
     ("GET", "/v1/companions"),
     ("GET", "/.well-known/jwks.json"),

@@ -155,6 +155,7 @@ async fn live_answers_are_what_the_document_says() {
         ("POST", "/v1/auth/reauthenticate", "/v1/auth/reauthenticate", again),
         ("POST", "/v1/me/password", "/v1/me/password", change),
         ("POST", "/v1/me/email", "/v1/me/email", json!({"email": "new@example.com"})),
+        ("GET", "/v1/sessions", "/v1/sessions", Value::Null),
         // Problems, too.
         ("GET", "/v1/conversations/{id}", "/v1/conversations/c", Value::Null),
         ("POST", "/v1/conversations", "/v1/conversations", json!({"title": 7})),
@@ -167,7 +168,12 @@ async fn live_answers_are_what_the_document_says() {
     let code = json!({"code": t.code_for("new@example.com").await});
     tour.check("POST", "/v1/me/email/confirm", &call("POST", "/v1/me/email/confirm", code).await);
     administration(&mut tour, &t).await;
-    tour.check("POST", "/v1/auth/logout", &call("POST", "/v1/auth/logout", Value::Null).await);
+    let other = t.log_in("ann@example.com").await;
+    let end = call("DELETE", &format!("/v1/sessions/{}", other.session), Value::Null).await;
+    tour.check("DELETE", "/v1/sessions/{id}", &end);
+    let body = json!({"refresh_token": t.log_in("ann@example.com").await.refresh_token});
+    tour.check("POST", "/v1/auth/logout", &t.post("/v1/auth/logout", body).await);
+    tour.check("POST", "/v1/auth/logout-all", &call("POST", "/v1/auth/logout-all", Value::Null).await);
     tour.check("GET", "/v1/me", &call("GET", "/v1/me", Value::Null).await);
     for (path, body) in [
         ("/v1/auth/email/undo", json!({"token": t.token_for("ann@example.com", "email-undo").await})),

@@ -5,3 +5,4 @@ mod commands;
 mod kill;
 mod lifecycle;
 mod panics;
+mod sessions;

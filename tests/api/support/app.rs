@@ -46,6 +46,7 @@ pub struct TestApp {
 #[derive(Clone)]
 pub struct Person {
     pub id: String,
+    pub session: String,
     pub access_token: String,
     pub refresh_token: String,
 }
@@ -218,6 +219,25 @@ impl TestApp {
         person
     }
 
+    /// The audit's entries of one action, oldest first: outcome, subject and session.
+    pub async fn audited(&self, action: &str) -> Vec<(String, Option<Uuid>, Option<Uuid>)> {
+        digitalmistress::queries! {
+            scan fn entries(action: str) -> Entry =
+                "SELECT outcome, subject, session_id FROM audit_event WHERE action = $1 ORDER BY at, id";
+        }
+        digitalmistress::record! {
+            struct Entry {
+                outcome: String,
+                subject: Option<Uuid>,
+                session_id: Option<Uuid>,
+            }
+        }
+        let action = action.to_owned();
+        let read = async move |c| entries(&action).all(&c).await;
+        let found: Result<Vec<Entry>, digitalmistress::platform::db::Error> = self.db.read_slow(read).await;
+        found.unwrap().into_iter().map(|entry| (entry.outcome, entry.subject, entry.session_id)).collect()
+    }
+
     pub async fn log_in(&self, email: &str) -> Person {
         Person::from(self.log_in_with(email, PASSWORD).await.ok())
     }
@@ -258,6 +278,7 @@ impl From<Value> for Person {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         Person {
             id: text(&tokens["user"]["id"]),
+            session: text(&tokens["session"]["id"]),
             access_token: text(&tokens["access_token"]),
             refresh_token: text(&tokens["refresh_token"]),
         }

@@ -12,15 +12,17 @@ use jiff::{SignedDuration, Timestamp};
 /// ask for it.
 const NOON: i64 = 1_804_680_000;
 
-/// Starts at noon of a fixed day, goes on by itself, and further when a test says so.
+/// Starts at noon of a fixed day, goes on by itself, and further when a test says so. It can be stopped: then only the test moves
+/// it.
 pub struct TestClock {
     started: Instant,
     ahead_us: AtomicI64,
+    stopped_at_us: AtomicI64,
 }
 
 impl Default for TestClock {
     fn default() -> Self {
-        TestClock { started: Instant::now(), ahead_us: AtomicI64::new(0) }
+        TestClock { started: Instant::now(), ahead_us: AtomicI64::new(0), stopped_at_us: AtomicI64::new(0) }
     }
 }
 
@@ -28,13 +30,22 @@ impl TestClock {
     pub fn advance(&self, by: SignedDuration) {
         self.ahead_us.fetch_add(i64::try_from(by.as_micros()).unwrap(), Ordering::SeqCst);
     }
+
+    /// Stops the clock, for tests in which a moment more would be another story.
+    pub fn stop(&self) {
+        let passed = i64::try_from(self.started.elapsed().as_micros()).unwrap();
+        self.stopped_at_us.store(NOON * 1_000_000 + passed, Ordering::SeqCst);
+    }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        let passed = i64::try_from(self.started.elapsed().as_micros()).unwrap();
-        let us = NOON * 1_000_000 + passed + self.ahead_us.load(Ordering::SeqCst);
-        Timestamp::from_microsecond(us).unwrap()
+        let ahead = self.ahead_us.load(Ordering::SeqCst);
+        let us = match self.stopped_at_us.load(Ordering::SeqCst) {
+            0 => NOON * 1_000_000 + i64::try_from(self.started.elapsed().as_micros()).unwrap(),
+            stopped => stopped,
+        };
+        Timestamp::from_microsecond(us + ahead).unwrap()
     }
 }
 
