@@ -176,9 +176,7 @@ async fn charged(database: &TestDatabase) -> i64 {
     digitalmistress::queries! {
         scan fn days() -> i64 = "SELECT used FROM quota_day";
     }
-    let db =
-        Db::open(&database.settings, Arc::new(digitalmistress::platform::random::SystemRandom))
-            .unwrap();
+    let db = Db::open(&database.settings, Arc::new(digitalmistress::platform::random::SystemRandom)).unwrap();
     let days: Result<Vec<i64>, Error> = db.read_slow(async |c| days().all(&c).await).await;
     db.close().await.unwrap();
     days.unwrap().iter().sum()
