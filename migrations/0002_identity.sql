@@ -10,6 +10,9 @@ CREATE TABLE app_user (
   time_zone TEXT,
   birth_date BYTEA,
   age_assurance TEXT NOT NULL CHECK (age_assurance IN ('declared', 'operator')),
+  suspended_at BIGINT,
+  suspended_until BIGINT,
+  suspension_reason BYTEA,
   created_at BIGINT NOT NULL
 );
 
@@ -62,10 +65,15 @@ CREATE TABLE session (
 CREATE INDEX session_of_user ON session (user_id);
 CREATE INDEX session_idle_expiry ON session (idle_expires_at);
 
+-- In the public set from `published_at`, signing from `activates_at` until the next one does, gone at `retires_at`.
+-- `src/auth/tokens/keys.rs` reads these times.
 CREATE TABLE signing_key (
   number BIGINT NOT NULL PRIMARY KEY,
   kid TEXT NOT NULL UNIQUE,
   public_key BYTEA NOT NULL,
   private_key BYTEA NOT NULL,
-  created_at BIGINT NOT NULL
+  published_at BIGINT NOT NULL,
+  activates_at BIGINT NOT NULL,
+  retires_at BIGINT,
+  revoked_at BIGINT
 );

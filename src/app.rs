@@ -39,6 +39,7 @@ pub fn queries() -> Vec<(&'static str, &'static [Declared])> {
     vec![
         ("platform::job", job::ALL),
         ("platform::keyring", keyring::ALL),
+        ("auth::administration", auth::administration::store::ALL),
         ("auth::audit", auth::audit::store::ALL),
         ("auth::consents", auth::consents::store::ALL),
         ("auth::email_change", auth::email_change::store::ALL),

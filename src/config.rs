@@ -33,6 +33,8 @@ use crate::{
     },
 };
 
+/// The shortest time that a signing key is published before it signs: twice what the public keys may be kept for.
+const SHORTEST_KEY_LEAD: Duration = Duration::from_mins(20);
 /// The file with the master key that `dev` makes.
 const DEVELOPMENT_KEY_FILE: &str = "master.key";
 
@@ -329,6 +331,9 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
     if access_token_ttl.is_some_and(|ttl| ttl > LONGEST_ACCESS_TOKEN) {
         r.fault("auth.access_token_ttl", "is more than an hour; sessions are kept alive by refresh tokens");
     }
+    let (signing_key_rotation, signing_key_lead) = signing_keys(r).unzip();
+    let audit_address_retention = r.duration("auth.audit_address_retention");
+    let audit_retention = r.duration("auth.audit_retention");
     let min_length = r.number("auth.password_min_length", 8, 64);
     let step_up_ttl = r.duration("auth.step_up_ttl");
     let frontend = server.map(|server| server.frontend_url.as_str().trim_end_matches('/').to_owned());
@@ -351,11 +356,33 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
         refresh_absolute_ttl: refresh_absolute_ttl?,
         step_up_ttl: step_up_ttl?,
         frontend_url: frontend?,
+        signing_key_rotation: signing_key_rotation?,
+        signing_key_lead: signing_key_lead?,
+        audit_address_retention: audit_address_retention?,
+        audit_retention: audit_retention?,
         password: PasswordRules { min_length: min_length? },
         policies,
     })
 }
 
+/// How long a key signs, and how long it is published before.
+fn signing_keys(r: &mut Reader) -> Option<(Duration, Duration)> {
+    let rotation = r.duration("auth.signing_key_rotation");
+    let lead = r.duration("auth.signing_key_lead");
+    let (rotation, lead) = (rotation?, lead?);
+    if lead < SHORTEST_KEY_LEAD {
+        r.fault(
+            "auth.signing_key_lead",
+            "is less than 20m, and others keep the public keys for some minutes",
+        );
+    }
+    if rotation < lead.saturating_mul(2) {
+        r.fault("auth.signing_key_rotation", "is less than twice auth.signing_key_lead");
+    }
+    Some((rotation, lead))
+}
+
+/// Whom the free tier includes. There are no plans yet, so it is the only judge of a companion's `requires_plan`.
 fn billing(
     r: &mut Reader,
     server: Option<&ServerSettings>,

@@ -29,6 +29,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
 /// What one step of removing old rows removes at most, see the `LIMIT` of its queries.
 const STEP: u64 = 500;
+/// How often the signing keys are read, so that what was done to them elsewhere is known here.
+const SIGNING_KEYS: Duration = Duration::from_secs(5);
 /// How long a job that was put aside is kept.
 const DEAD_JOB_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
 
@@ -65,6 +67,7 @@ impl Background {
             tasks.spawn(self.clone().run_jobs());
         }
         tasks.spawn(self.clone().settle_abandoned_replies());
+        tasks.spawn(self.clone().follow_signing_keys());
         tasks.spawn(self.keep_house());
     }
 
@@ -141,6 +144,17 @@ impl Background {
         self.lease
     }
 
+    async fn follow_signing_keys(self) {
+        rounds(&self.tasks, || self.signing_key_round(), pending).await;
+    }
+
+    async fn signing_key_round(&self) -> Duration {
+        if let Err(error) = self.auth.reload_signing_keys().await {
+            tracing::error!(%error, "the signing keys cannot be read");
+        }
+        SIGNING_KEYS
+    }
+
     async fn keep_house(self) {
         rounds(&self.tasks, || self.housekeeping_round(), pending).await;
     }
@@ -155,6 +169,9 @@ impl Background {
     /// One round of housekeeping.
     pub async fn sweep(&self) -> Result<(), db::Error> {
         let now = self.clock.now();
+        if let Err(error) = self.auth.rotate_due_signing_key().await {
+            tracing::error!(%error, "the next signing key cannot be made");
+        }
         let dead = now.saturating_sub(DEAD_JOB_LIFE).unwrap_or(now);
         self.step_by_step(|| self.auth.sweep()).await?;
         self.step_by_step(|| self.billing.sweep()).await?;

@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::pedantic))]
 
 pub mod account;
+pub mod admin;
 pub mod app;
 pub mod auth;
 pub mod billing;

@@ -8,7 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     auth::{Auth, Consent, CurrentUser, ProfileChange, SessionView, User},
     billing::{Billing, Quota, Subscription},
-    platform::{extract::ApiJson, json::Patch, problem::Problem},
+    platform::{client::Client, extract::ApiJson, json::Patch, problem::Problem},
 };
 
 /// What the routes need.
@@ -101,7 +101,8 @@ struct ConsentsBody {
 async fn consent(
     State(account): State<Account>,
     CurrentUser(caller): CurrentUser,
+    client: Client,
     ApiJson(body): ApiJson<ConsentsBody>,
 ) -> Result<Json<User>, Problem> {
-    Ok(Json(account.auth.consent(caller.user_id, body.consents).await?))
+    Ok(Json(account.auth.consent(caller, &client, body.consents).await?))
 }

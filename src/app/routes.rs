@@ -19,6 +19,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::World;
 use crate::{
     account::{self, http::Account},
+    admin::{self, Admin},
     auth::{
         self, Auth,
         caller::{Gate, gate},
@@ -80,26 +81,34 @@ struct Slices {
     auth: OpenApiRouter<Auth>,
     account: OpenApiRouter<Account>,
     chat: OpenApiRouter<Chat>,
+    admin: OpenApiRouter<Admin>,
 }
 
 impl Slices {
     fn all() -> Slices {
-        Slices { auth: auth::http::routes(), account: account::http::routes(), chat: chat::http::routes() }
+        Slices {
+            auth: auth::http::routes(),
+            account: account::http::routes(),
+            chat: chat::http::routes(),
+            admin: admin::http::routes(),
+        }
     }
 
     fn document(self) -> Value {
-        let Slices { auth, account, chat } = self;
+        let Slices { auth, account, chat, admin } = self;
         let mut declared = Document::openapi();
-        for slice in [auth.into_openapi(), account.into_openapi(), chat.into_openapi()] {
+        for slice in [auth.into_openapi(), account.into_openapi(), chat.into_openapi(), admin.into_openapi()]
+        {
             declared.merge(slice);
         }
         openapi::complete(declared, PUBLIC)
     }
 
-    fn router(self, with: Account, talk: Chat) -> Router {
-        let Slices { auth, account, chat } = self;
+    fn router(self, with: Account, talk: Chat, operators: Admin) -> Router {
+        let Slices { auth, account, chat, admin } = self;
         let auth = auth.with_state(with.auth.clone());
-        OpenApiRouter::new().merge(auth).merge(account.with_state(with)).merge(chat.with_state(talk)).into()
+        let (account, chat) = (account.with_state(with), chat.with_state(talk));
+        OpenApiRouter::new().merge(auth).merge(account).merge(chat).merge(admin.with_state(operators)).into()
     }
 }
 
@@ -118,7 +127,9 @@ pub fn router(
     mailbox: Option<Mailbox>,
 ) -> Router {
     let account = Account { auth: auth.clone(), billing: billing.clone() };
-    let mut all = Slices::all().router(account, chat.clone()).merge(openapi::router(&document()));
+    // Until there are second factors, nobody in production has what administration needs there.
+    let admin = Admin::new(auth.clone(), config.profile == Profile::Production);
+    let mut all = Slices::all().router(account, chat.clone(), admin).merge(openapi::router(&document()));
     if let Some(mailbox) = mailbox {
         all = all.merge(mailbox.router());
     }

@@ -93,6 +93,17 @@ impl From<AuthError> for Problem {
                 Code::Unauthenticated,
                 "The access token is not valid, or its session has ended.",
             ),
+            AuthError::AccountSuspended => Problem::new(Code::AccountSuspended, "The account is suspended."),
+            AuthError::Forbidden => Problem::new(Code::Forbidden, "Your account may not do this."),
+            AuthError::NoSuchUser => Problem::not_found(),
+            AuthError::LastAdministrator => Problem::new(
+                Code::Conflict,
+                "Nobody else could administer. Make another user an administrator first.",
+            ),
+            AuthError::OwnSuspension => Problem::new(Code::Conflict, "Nobody can suspend themselves."),
+            AuthError::InvalidCursor => {
+                Problem::new(Code::InvalidCursor, "This cursor was not given to you for this list.")
+            }
             AuthError::ConsentRequired => Problem::new(
                 Code::ConsentRequired,
                 "A required policy has not been accepted in its current version.",

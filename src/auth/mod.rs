@@ -2,6 +2,7 @@
 //!
 //! This slice holds the user's row. Every other slice may ask it who a caller is; it must not know any of them.
 
+pub mod administration;
 pub mod audit;
 pub mod caller;
 pub mod consents;
@@ -25,6 +26,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 pub use self::{
+    administration::{Administrator, ManagedUser, SuspensionForm},
+    audit::{Action, AuditEntry, AuditFilter},
     caller::CurrentUser,
     consents::{Consent, Policy},
     device::Device,
@@ -32,7 +35,7 @@ pub use self::{
     password::{HashError, Password, PasswordRules},
     service::{Auth, AuthError, StartError},
     session::SessionView,
-    tokens::{Jwks, Tokens},
+    tokens::{Jwks, KeyState, Rotation, SigningKey, Tokens},
     users::{AgeAssurance, ProfileChange, Role, User},
 };
 
@@ -54,6 +57,14 @@ pub struct AuthSettings {
     pub step_up_ttl: Duration,
     /// Where the frontend is, without a slash at the end: links in mails lead there, whatever a request says.
     pub frontend_url: String,
+    /// How long one key signs access tokens.
+    pub signing_key_rotation: Duration,
+    /// How long a key is published before it signs.
+    pub signing_key_lead: Duration,
+    /// How long the audit keeps addresses.
+    pub audit_address_retention: Duration,
+    /// How long the audit keeps entries.
+    pub audit_retention: Duration,
     /// Which passwords are accepted.
     pub password: PasswordRules,
     /// The documents that people consent to, in the order in which they are shown.

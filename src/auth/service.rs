@@ -7,10 +7,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 use super::{
-    AuthSettings, Email, HashError, email_change,
+    AuthSettings, Email, HashError, audit, email_change,
     password::{self, BreachCheck, Hasher, Pepper},
     session, signup,
-    tokens::{AccessTokens, SigningKeyError},
+    tokens::{self, AccessTokens, SigningKeyError},
     users,
 };
 use crate::platform::{
@@ -21,6 +21,7 @@ use crate::platform::{
     problem::{FieldError, Invalid},
     random::SharedRandom,
     seal::DoesNotOpen,
+    time,
 };
 
 /// Identity.
@@ -73,6 +74,24 @@ pub enum AuthError {
     /// No live session.
     #[error("no live session")]
     Unauthenticated,
+    /// The user was suspended. Said only to who knows the password.
+    #[error("the account is suspended")]
+    AccountSuspended,
+    /// The caller may not do this, or not any more.
+    #[error("this is not allowed")]
+    Forbidden,
+    /// No user has this id or address. Only operators are told.
+    #[error("there is no such user")]
+    NoSuchUser,
+    /// Nobody would be left who can administer.
+    #[error("the last administrator has to stay one")]
+    LastAdministrator,
+    /// An administrator would suspend themselves.
+    #[error("nobody suspends themselves")]
+    OwnSuspension,
+    /// A cursor that was not made for this list.
+    #[error("the cursor is not valid")]
+    InvalidCursor,
     /// A policy has to be accepted first.
     #[error("consent is missing")]
     ConsentRequired,
@@ -130,7 +149,7 @@ impl Auth {
         breaches: Option<BreachCheck>,
         settings: AuthSettings,
     ) -> Result<Auth, StartError> {
-        let tokens = AccessTokens::open(&db, &keyring, &*random, clock.now(), &settings).await?;
+        let tokens = AccessTokens::open(&db, &keyring, &*random, Arc::clone(&clock), &settings).await?;
         let pepper = Pepper::new(keyring.service(Service::Passwords)?);
         let hasher = Hasher::start(Arc::clone(&random), &pepper)?;
         Ok(Auth(Arc::new(Parts { db, keyring, clock, random, jobs, hasher, breaches, tokens, settings })))
@@ -139,13 +158,17 @@ impl Auth {
     /// Removes a batch of the rows of each table that have had their time, each in a transaction of its own. Returns how
     /// many the largest batch had; called again while that is a whole one.
     pub async fn sweep(&self) -> Result<u64, db::Error> {
+        use audit::store::{forget_addresses, remove_old_audit_events};
         use email_change::store::{remove_expired_changes, remove_expired_undos};
         use password::store::remove_expired_resets;
         use session::store::remove_ended_sessions;
         use signup::store::{remove_expired_age_refusals, remove_expired_signups};
+        use tokens::store::remove_retired_signing_keys;
         use users::store::remove_ended_holds;
 
         let (db, now) = (&self.0.db, self.now());
+        let addresses_before = time::before(now, self.0.settings.audit_address_retention);
+        let audit_before = time::before(now, self.0.settings.audit_retention);
         let removed = [
             db.write(async move |c| remove_expired_signups(now).exec(&c).await).await?,
             db.write(async move |c| remove_expired_age_refusals(now).exec(&c).await).await?,
@@ -154,6 +177,9 @@ impl Auth {
             db.write(async move |c| remove_expired_changes(now).exec(&c).await).await?,
             db.write(async move |c| remove_expired_undos(now).exec(&c).await).await?,
             db.write(async move |c| remove_ended_holds(now).exec(&c).await).await?,
+            db.write(async move |c| remove_retired_signing_keys(now).exec(&c).await).await?,
+            db.write(async move |c| forget_addresses(addresses_before).exec(&c).await).await?,
+            db.write(async move |c| remove_old_audit_events(audit_before).exec(&c).await).await?,
         ];
         Ok(removed.into_iter().max().unwrap_or(0))
     }

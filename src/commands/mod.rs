@@ -1,6 +1,7 @@
 //! The commands of the program.
 
 mod banner;
+mod keys;
 mod serve;
 mod user;
 
@@ -61,6 +62,9 @@ enum Command {
     /// Manage users
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Manage keys
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
 }
 
 /// Why a command failed; printed to standard error.
@@ -96,6 +100,7 @@ fn try_run(cli: &Cli, env: Vec<(OsString, OsString)>) -> Result<(), Failure> {
             Command::Dev | Command::Serve => serve::serve(config, world).await,
             Command::Migrate => migrate(&config, &world).await,
             Command::User(command) => user::run(command, &config, &world).await,
+            Command::Keys(command) => keys::run(command, &config, &world).await,
             Command::CheckConfig | Command::Openapi => Ok(()),
         }
     })

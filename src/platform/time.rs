@@ -14,9 +14,25 @@ pub fn serialize<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Resul
     serializer.collect_str(&rfc3339(*time))
 }
 
+/// As [`serialize`], for a time that may be absent.
+pub fn serialize_optional<S: serde::Serializer>(
+    time: &Option<Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serialize(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// `time` plus `duration`, at most the end of time.
 pub fn after(time: Timestamp, duration: Duration) -> Timestamp {
     time.saturating_add(duration).unwrap_or(Timestamp::MAX)
+}
+
+/// `time` less `duration`, at least the beginning of time.
+pub fn before(time: Timestamp, duration: Duration) -> Timestamp {
+    time.saturating_sub(duration).unwrap_or(Timestamp::MIN)
 }
 
 /// Whole seconds from `now` until `time`, rounded up; 0 once it has passed.

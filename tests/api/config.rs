@@ -343,3 +343,15 @@ fn no_secret_shows_in_debug() {
         assert!(!shown.contains(secret), "{secret} shows");
     }
 }
+
+#[test]
+fn a_signing_key_is_known_before_it_signs() {
+    for (name, value, complaint) in [
+        ("DM__AUTH__SIGNING_KEY_LEAD", "19m", "less than 20m"),
+        ("DM__AUTH__SIGNING_KEY_ROTATION", "39m", "less than twice"),
+    ] {
+        let faults = load(Profile::Development, &[(name, value)]).unwrap_err();
+        assert!(faults.iter().any(|fault| fault.contains(name) && fault.contains(complaint)), "{faults:?}");
+    }
+    load(Profile::Development, &[("DM__AUTH__SIGNING_KEY_ROTATION", "40m")]).unwrap();
+}

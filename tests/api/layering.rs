@@ -4,12 +4,13 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// Which other slices a slice may know. `account` and, later, `admin` know all; nothing knows them.
+/// Which other slices a slice may know. `account` and `admin` know all; nothing knows them.
 const SLICES: &[(&str, &[&str])] = &[
     ("auth", &[]),
     ("billing", &["auth"]),
     ("chat", &["auth", "billing"]),
     ("account", &["auth", "billing", "chat"]),
+    ("admin", &["auth", "billing", "chat"]),
 ];
 
 /// What stands above the slices, and what each part may know besides the slices and the platform.

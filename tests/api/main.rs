@@ -19,6 +19,7 @@
 #![allow(clippy::print_stderr, clippy::pedantic)]
 
 mod account;
+mod admin;
 mod auth;
 mod chat;
 mod config;

@@ -1,12 +1,14 @@
 //! The audit: what was done to accounts, by whom, from where. Append-only, and part of the transaction of the change, so
 //! that neither is there without the other.
 
+mod reading;
 pub mod store;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+pub use self::reading::{AuditEntry, AuditFilter};
 use super::{Auth, Caller};
 use crate::{
     platform::{

@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use self::store::ConsentRow;
-use super::{Auth, AuthError, User, service::invalid_field};
-use crate::platform::{db, problem::Invalid};
+use super::{Auth, AuthError, Caller, User, audit::Action, service::invalid_field};
+use crate::platform::{client::Client, db, problem::Invalid};
 
 /// A document that people consent to.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -47,8 +47,22 @@ impl Auth {
     }
 
     /// Stores consents. Each names the current version of a document.
-    pub async fn consent(&self, id: Uuid, consents: Vec<Consent>) -> Result<User, AuthError> {
+    pub async fn consent(
+        &self,
+        caller: Caller,
+        client: &Client,
+        consents: Vec<Consent>,
+    ) -> Result<User, AuthError> {
         self.check_consents(&consents)?;
+        let id = caller.user_id;
+        // Documents and versions are the operator's words; the check above let nothing else through.
+        let accepted: Vec<String> =
+            consents.iter().map(|consent| format!("{} {}", consent.document, consent.version)).collect();
+        let event = self
+            .audit(Action::ConsentGiven, Some(client))
+            .by_caller(caller)
+            .about(id)
+            .with("accepted", accepted);
         let now = self.0.clock.now();
         self.0
             .db
@@ -56,6 +70,7 @@ impl Auth {
                 for Consent { document, version } in &consents {
                     store::add_consent(id, document, version, now).exec(&c).await?;
                 }
+                event.store(&c).await?;
                 Ok::<_, db::Error>(())
             })
             .await?;

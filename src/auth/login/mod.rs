@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 pub use self::reauthenticate::FreshToken;
 use super::{
-    Auth, AuthError, Device, Email, Password, Tokens,
+    Auth, AuthError, Device, Email, Password, Tokens, administration,
     audit::{Action, AuditEvent},
     users,
 };
@@ -54,7 +54,7 @@ impl Auth {
     /// # Errors
     ///
     /// [`AuthError::InvalidCredentials`] for an unknown address and for a wrong password, after the same work, and for a
-    /// password that was changed meanwhile.
+    /// password that was changed meanwhile. [`AuthError::AccountSuspended`] only after the right password.
     pub async fn log_in(&self, form: LoginForm, client: &Client) -> Result<Tokens, AuthError> {
         let mut faults = Faults::new();
         let email = faults.take("/email", Email::parse(&form.email));
@@ -66,13 +66,18 @@ impl Auth {
         let checked = self.check_password(Action::LoggedIn, &email, password, client).await?;
         let id = checked.user_id;
 
-        let session = self.new_session(id, device, self.now());
+        let now = self.now();
+        let session = self.new_session(id, device, now);
         let tokens = self.sign(session.clone(), self.user(id).await?)?;
         let event = self.audit(Action::LoggedIn, Some(client)).by(id).about(id).in_session(tokens.session.id);
         self.0
             .db
             .write(async move |c| {
                 checked.hold(&c).await?;
+                // After the statement above, which holds the user's row: no suspension comes between.
+                if administration::store::find_suspension(id, now).opt(&c).await?.is_some() {
+                    return Err(AuthError::AccountSuspended);
+                }
                 session.store(&c).await?;
                 event.store(&c).await?;
                 Ok::<_, AuthError>(())

@@ -13,6 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     auth::{Auth, caller::bearer_token, http::TokensAnswer},
     platform::{
+        client::Client,
         extract::{ApiJson, OptionalJson},
         problem::Problem,
     },
@@ -51,14 +52,15 @@ async fn refresh(
 ))]
 async fn log_out(
     State(auth): State<Auth>,
+    client: Client,
     headers: HeaderMap,
     OptionalJson(body): OptionalJson<RefreshBody>,
 ) -> Result<StatusCode, Problem> {
     if let Some(body) = body {
-        auth.end_by_refresh_token(&body.refresh_token).await?;
+        auth.end_by_refresh_token(&body.refresh_token, &client).await?;
     }
     if let Some(token) = bearer_token(&headers) {
-        auth.end_by_access_token(token).await?;
+        auth.end_by_access_token(token, &client).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }

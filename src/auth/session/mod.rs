@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use self::store::SessionRow;
-use super::{Auth, AuthError, Caller, Device, Tokens, User, tokens::Claims};
+use super::{Auth, AuthError, Caller, Device, Tokens, User, audit::Action, tokens::Claims};
 use crate::platform::{
+    client::Client,
     db::{self, Conn},
     time,
     token::{OpaqueToken, TokenKind},
@@ -83,23 +84,25 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// [`AuthError::Unauthenticated`] for a token that is not valid and for a session that has ended.
+    /// [`AuthError::Unauthenticated`] for a token that is not valid, for a session that has ended, and for a user who is
+    /// suspended.
     pub async fn authenticate(&self, token: &str) -> Result<Caller, AuthError> {
         let now = self.0.clock.now();
-        let Claims { sid, sub, token_gen, auth_time, .. } =
-            self.0.tokens.verify(token, now).map_err(|_| AuthError::Unauthenticated)?;
+        let claims = self.0.tokens.verify(token, now).await.map_err(|_| AuthError::Unauthenticated)?;
+        let Claims { sid, sub, token_gen, auth_time, kid, .. } = claims;
         let auth_time = Timestamp::from_second(auth_time).map_err(|_| AuthError::Unauthenticated)?;
-        let live = self.0.db.read(async |c| store::live_session(sid, sub, now).opt(&c).await).await?;
+        let live = self.0.db.read(async |c| store::live_session(sid, sub, now, &kid).opt(&c).await).await?;
         let live = live.ok_or(AuthError::Unauthenticated)?;
         Ok(Caller { user_id: live.user_id, session_id: live.id, role: live.role, auth_time, token_gen })
     }
 
-    /// Whether a caller's session still lives: for what lasts longer than a request.
+    /// Whether a caller's session still lives: for what lasts longer than a request. A signing key that was revoked since
+    /// does not end it; the next request does.
     pub async fn is_live(&self, caller: Caller) -> Result<bool, AuthError> {
         let (Caller { session_id, user_id, .. }, now) = (caller, self.0.clock.now());
-        let live =
-            self.0.db.read(async |c| store::live_session(session_id, user_id, now).opt(&c).await).await?;
-        Ok(live.is_some())
+        let lives =
+            self.0.db.read(async |c| store::session_lives(session_id, user_id, now).opt(&c).await).await?;
+        Ok(lives.is_some())
     }
 
     /// Exchanges a refresh token for the next one and a fresh access token.
@@ -130,17 +133,34 @@ impl Auth {
     }
 
     /// Ends the session of a refresh token, expired or not. Nothing happens if there is none.
-    pub async fn end_by_refresh_token(&self, token: &SecretString) -> Result<(), AuthError> {
+    pub async fn end_by_refresh_token(&self, token: &SecretString, client: &Client) -> Result<(), AuthError> {
         let Some((session, OpaqueToken { hash, .. })) = read_refresh_token(token) else { return Ok(()) };
-        self.0.db.write(async move |c| store::end_session_by_token(session, &hash).exec(&c).await).await?;
-        Ok(())
+        let event = self.audit(Action::LoggedOut, Some(client)).in_session(session);
+        self.0
+            .db
+            .write(async move |c| {
+                if let Some(user) = store::end_session_by_token(session, &hash).opt(&c).await? {
+                    event.clone().by(user).about(user).store(&c).await?;
+                }
+                Ok(())
+            })
+            .await
     }
 
     /// Ends the session of an access token, expired or not. Nothing happens if there is none.
-    pub async fn end_by_access_token(&self, token: &str) -> Result<(), AuthError> {
-        let Ok(claims) = self.0.tokens.verify_expired(token) else { return Ok(()) };
-        self.0.db.write(async move |c| store::end_session(claims.sid, claims.sub).exec(&c).await).await?;
-        Ok(())
+    pub async fn end_by_access_token(&self, token: &str, client: &Client) -> Result<(), AuthError> {
+        let Ok(claims) = self.0.tokens.verify_expired(token, self.now()).await else { return Ok(()) };
+        let Claims { sid, sub, .. } = claims;
+        let event = self.audit(Action::LoggedOut, Some(client)).by(sub).about(sub).in_session(sid);
+        self.0
+            .db
+            .write(async move |c| {
+                if store::end_session(sid, sub).exec(&c).await? > 0 {
+                    event.store(&c).await?;
+                }
+                Ok(())
+            })
+            .await
     }
 
     /// The caller's session.

@@ -22,11 +22,21 @@ queries! {
                         ORDER BY CASE WHEN idle_expires_at > $2 THEN 0 ELSE 1 END, created_at DESC, id DESC
                         LIMIT 500 OFFSET $3)";
 
-    /// The live session of an access token, joined with its user. Every request runs this.
-    fn live_session(id: Uuid, user_id: Uuid, now: Timestamp) -> LiveSession =
+    /// The live session of an access token, joined with its user. Every request runs this. A suspended user has none, and
+    /// a token whose key was revoked names none, on whichever instance and from this moment on.
+    fn live_session(id: Uuid, user_id: Uuid, now: Timestamp, kid: str) -> LiveSession =
         "SELECT s.id, s.user_id, u.role
            FROM session s JOIN app_user u ON u.id = s.user_id
-          WHERE s.id = $1 AND s.user_id = $2 AND s.expires_at > $3 AND s.idle_expires_at > $3";
+          WHERE s.id = $1 AND s.user_id = $2 AND s.expires_at > $3 AND s.idle_expires_at > $3
+            AND (u.suspended_at IS NULL OR u.suspended_until <= $3)
+            AND EXISTS (SELECT 1 FROM signing_key k WHERE k.kid = $4 AND k.revoked_at IS NULL)";
+
+    /// Whether a session still lives, whatever key its access token was signed with.
+    fn session_lives(id: Uuid, user_id: Uuid, now: Timestamp) -> Uuid =
+        "SELECT s.id
+           FROM session s JOIN app_user u ON u.id = s.user_id
+          WHERE s.id = $1 AND s.user_id = $2 AND s.expires_at > $3 AND s.idle_expires_at > $3
+            AND (u.suspended_at IS NULL OR u.suspended_until <= $3)";
 
     fn find_session(id: Uuid, user_id: Uuid) -> SessionRow =
         "SELECT id, user_id, token_gen, auth_time, device_name, address, created_at, last_seen_at, idle_expires_at,
@@ -49,9 +59,11 @@ queries! {
 
     fn end_session(id: Uuid, user_id: Uuid) = "DELETE FROM session WHERE id = $1 AND user_id = $2";
 
-    /// Ends the session that a refresh token belongs to.
-    fn end_session_by_token(id: Uuid, refresh_hash: [u8]) =
-        "DELETE FROM session WHERE id = $1 AND refresh_hash = $2";
+    /// Ends the session that a refresh token belongs to; returns its user.
+    fn end_session_by_token(id: Uuid, refresh_hash: [u8]) -> Uuid =
+        "DELETE FROM session WHERE id = $1 AND refresh_hash = $2 RETURNING user_id";
+
+    fn end_all_sessions(user_id: Uuid) = "DELETE FROM session WHERE user_id = $1";
 
     /// Ends all sessions of a user.
     fn end_sessions_of(user_id: Uuid) = "DELETE FROM session WHERE user_id = $1";

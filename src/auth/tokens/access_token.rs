@@ -1,33 +1,36 @@
-//! Access tokens: JWTs (RFC 9068) signed with Ed25519, and the keys that sign them.
+//! Access tokens: JWTs (RFC 9068) signed with Ed25519.
 //!
 //! A token says which session it belongs to and nothing about the person. Whether that session lives, and what its user
 //! may do, is asked of the database at every request.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use jiff::Timestamp;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jiff::{SignedDuration, Timestamp};
+use jsonwebtoken::{Algorithm, Header, Validation};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::store::{self, SigningKeyRow};
+use super::{
+    keys::{Jwks, KeySet, NewKey, SigningKeyError},
+    store::{self, SigningKeyRow},
+};
 use crate::{
     auth::AuthSettings,
     platform::{
+        clock::SharedClock,
         db::{Db, Error},
         keyring::{Keyring, Service},
         random::Random,
-        seal::{DoesNotOpen, Place},
     },
 };
 
 /// How far a caller's or another instance's clock may be off, in seconds.
 const LEEWAY_S: i64 = 30;
 const TYPE: &str = "at+jwt";
+/// How often a token that names an unknown key may have the keys read again: anybody can make such tokens.
+const UNKNOWN_KEY_PAUSE: SignedDuration = SignedDuration::from_secs(1);
 
 /// What a token says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,26 +52,15 @@ pub struct Claims {
     pub auth_time: i64,
     /// How (RFC 8176).
     pub amr: Vec<String>,
+    /// The key that signed it, from the header.
+    #[serde(skip)]
+    pub kid: String,
 }
 
 /// A token that is not ours, not valid now, or no token at all.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("not a valid access token")]
 pub struct NotValid;
-
-/// Why the signing keys cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SigningKeyError {
-    /// The database failed.
-    #[error(transparent)]
-    Storage(#[from] Error),
-    /// A private key does not open.
-    #[error(transparent)]
-    DoesNotOpen(#[from] DoesNotOpen),
-    /// No key could be made.
-    #[error("no signing key could be made")]
-    NoKey,
-}
 
 /// Signs and verifies access tokens.
 #[derive(Clone)]
@@ -77,28 +69,12 @@ pub struct AccessTokens(Arc<Inner>);
 struct Inner {
     issuer: String,
     ttl_s: i64,
-    signing: EncodingKey,
-    kid: String,
-    verifying: Vec<(String, DecodingKey)>,
-    jwks: Jwks,
-}
-
-/// The public keys, as RFC 7517 writes them.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Jwks {
-    keys: Vec<PublicKey>,
-}
-
-/// A public key (RFC 8037).
-#[derive(Clone, Debug, Serialize, ToSchema)]
-struct PublicKey {
-    kty: &'static str,
-    crv: &'static str,
-    alg: &'static str,
-    #[serde(rename = "use")]
-    usage: &'static str,
-    kid: String,
-    x: String,
+    db: Db,
+    keyring: Keyring,
+    clock: SharedClock,
+    keys: RwLock<Arc<KeySet>>,
+    /// When they were read last. Whoever holds it reads them, and the others wait for that.
+    read_at: Mutex<Timestamp>,
 }
 
 impl AccessTokens {
@@ -107,29 +83,61 @@ impl AccessTokens {
         db: &Db,
         keyring: &Keyring,
         random: &dyn Random,
-        now: Timestamp,
+        clock: SharedClock,
         settings: &AuthSettings,
     ) -> Result<AccessTokens, SigningKeyError> {
-        let mut rows = stored_keys(db).await?;
-        if rows.is_empty() {
-            make_first_key(db, keyring, random, now).await?;
-            rows = stored_keys(db).await?;
+        let now = clock.now();
+        if stored_keys(db).await?.is_empty() {
+            let NewKey { kid, public, private } = NewKey::make(keyring.service(Service::Signing)?, random)?;
+            db.write(async move |c| {
+                store::add_signing_key(1, &kid, &public, &private, now, now).exec(&c).await
+            })
+            .await?;
         }
-        let newest = rows.first().ok_or(SigningKeyError::NoKey)?;
-        let key = keyring.service(Service::Signing)?;
-        let private = key.open(private_key_place(&newest.kid), &newest.private_key)?;
+        let rows = stored_keys(db).await?;
         let inner = Inner {
             issuer: settings.issuer.clone(),
             ttl_s: i64::try_from(settings.access_token_ttl.as_secs()).unwrap_or(i64::MAX),
-            signing: EncodingKey::from_ed_der(&private),
-            kid: newest.kid.clone(),
-            verifying: rows
-                .iter()
-                .map(|row| (row.kid.clone(), DecodingKey::from_ed_der(&row.public_key)))
-                .collect(),
-            jwks: Jwks { keys: rows.iter().map(public_key).collect() },
+            keys: RwLock::new(Arc::new(KeySet::open(&rows, keyring.service(Service::Signing)?)?)),
+            db: db.clone(),
+            keyring: keyring.clone(),
+            clock,
+            read_at: Mutex::new(now),
         };
         Ok(AccessTokens(Arc::new(inner)))
+    }
+
+    /// Reads the keys again, so that what another instance or a command did to them is known here.
+    pub async fn reload(&self) -> Result<(), SigningKeyError> {
+        let mut read_at = self.0.read_at.lock().await;
+        self.read_keys(&mut read_at).await
+    }
+
+    async fn read_keys(&self, read_at: &mut Timestamp) -> Result<(), SigningKeyError> {
+        let rows = stored_keys(&self.0.db).await;
+        // Also after a failure, and after the wait for it: who waited meanwhile must not begin the next wait.
+        *read_at = self.0.clock.now();
+        let keys = KeySet::open(&rows?, self.0.keyring.service(Service::Signing)?)?;
+        *self.0.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        Ok(())
+    }
+
+    /// Reads the keys again if a token names one that is not known here, at most once a second.
+    async fn learn_key_of(&self, token: &str) {
+        let kid = jsonwebtoken::decode_header(token).ok().and_then(|header| header.kid);
+        let Some(kid) = kid.filter(|kid| !self.keys().knows(kid)) else { return };
+        let mut read_at = self.0.read_at.lock().await;
+        let is_known_now = self.keys().knows(&kid);
+        if !is_known_now
+            && is_due(*read_at, self.0.clock.now())
+            && let Err(error) = self.read_keys(&mut read_at).await
+        {
+            tracing::warn!(%error, "the signing keys could not be read again");
+        }
+    }
+
+    fn keys(&self) -> Arc<KeySet> {
+        Arc::clone(&self.0.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Signs a token for a session.
@@ -155,97 +163,76 @@ impl AccessTokens {
             exp: iat.saturating_add(self.0.ttl_s),
             auth_time: auth_time.as_second(),
             amr: vec!["pwd".to_owned()],
+            kid: String::new(),
         };
+        let keys = self.keys();
+        let key = keys.signing(now).ok_or(NotValid)?;
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some(TYPE.to_owned());
-        header.kid = Some(self.0.kid.clone());
-        jsonwebtoken::encode(&header, &claims, &self.0.signing).map(SecretString::from).map_err(|_| NotValid)
+        header.kid = Some(key.kid.clone());
+        jsonwebtoken::encode(&header, &claims, &key.signing).map(SecretString::from).map_err(|_| NotValid)
     }
 
     /// What a token says, if it is valid at `now`.
-    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, NotValid> {
-        let claims = self.verify_expired(token)?;
+    pub async fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, NotValid> {
+        let claims = self.verify_expired(token, now).await?;
         let now = now.as_second();
         let begun = claims.nbf.max(claims.iat) <= now.saturating_add(LEEWAY_S);
         let over = claims.exp.saturating_add(LEEWAY_S) <= now;
         if begun && !over { Ok(claims) } else { Err(NotValid) }
     }
 
-    /// What a token says, valid now or not: for logout.
-    pub fn verify_expired(&self, token: &str) -> Result<Claims, NotValid> {
+    /// What a token says, if its key is good at `now`, expired or not: for logout.
+    pub async fn verify_expired(&self, token: &str, now: Timestamp) -> Result<Claims, NotValid> {
+        self.learn_key_of(token).await;
         let header = jsonwebtoken::decode_header(token).map_err(|_| NotValid)?;
-        let kid = header.kid.as_deref().ok_or(NotValid)?;
+        let kid = header.kid.ok_or(NotValid)?;
         if header.typ.as_deref() != Some(TYPE) {
             return Err(NotValid);
         }
-        let (_, key) = self.0.verifying.iter().find(|(known, _)| known == kid).ok_or(NotValid)?;
+        let keys = self.keys();
+        let key = keys.verifying(&kid, now).ok_or(NotValid)?;
         // One algorithm per key, whatever the header says (RFC 8725, 3.1).
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_issuer(&[&self.0.issuer]);
         validation.set_audience(&[&self.0.issuer]);
         validation.set_required_spec_claims(&["iss", "aud", "sub", "exp"]);
         validation.validate_exp = false; // By the injected clock, in `verify`.
-        jsonwebtoken::decode::<Claims>(token, key, &validation).map(|data| data.claims).map_err(|_| NotValid)
+        let data = jsonwebtoken::decode::<Claims>(token, key, &validation).map_err(|_| NotValid)?;
+        Ok(Claims { kid, ..data.claims })
     }
 
     /// The public keys.
-    pub fn jwks(&self) -> Jwks {
-        self.0.jwks.clone()
+    pub fn jwks(&self, now: Timestamp) -> Jwks {
+        self.keys().jwks(now)
     }
 }
 
-async fn stored_keys(db: &Db) -> Result<Vec<SigningKeyRow>, Error> {
+/// The stored keys, newest first.
+pub(super) async fn stored_keys(db: &Db) -> Result<Vec<SigningKeyRow>, Error> {
     db.read_slow(async |c| store::signing_keys().all(&c).await).await
 }
 
-async fn make_first_key(
-    db: &Db,
-    keyring: &Keyring,
-    random: &dyn Random,
-    now: Timestamp,
-) -> Result<(), SigningKeyError> {
-    let no_key = |_| SigningKeyError::NoKey;
-    let seed = zeroize::Zeroizing::new(random.bytes::<32>());
-    let pair = Ed25519KeyPair::from_seed_unchecked(&*seed).map_err(|_| SigningKeyError::NoKey)?;
-    let private = pair.to_pkcs8v1().map_err(no_key)?;
-    let public = pair.public_key().as_ref().to_vec();
-    let kid = thumbprint(&public);
-    let sealed = keyring.service(Service::Signing)?.seal(private_key_place(&kid), private.as_ref(), random);
-    db.write(async move |c| store::add_signing_key(1, &kid, &public, &sealed, now).exec(&c).await).await?;
-    Ok(())
-}
-
-fn private_key_place(kid: &str) -> Place<'_> {
-    Place::new("signing_key.private_key", kid.as_bytes())
-}
-
-fn public_key(row: &SigningKeyRow) -> PublicKey {
-    PublicKey {
-        kty: "OKP",
-        crv: "Ed25519",
-        alg: "EdDSA",
-        usage: "sig",
-        kid: row.kid.clone(),
-        x: BASE64_URL_SAFE_NO_PAD.encode(&row.public_key),
-    }
-}
-
-/// The key's id: its thumbprint (RFC 7638, with the members of RFC 8037).
-fn thumbprint(public_key: &[u8]) -> String {
-    let x = BASE64_URL_SAFE_NO_PAD.encode(public_key);
-    let members = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, members.as_bytes());
-    BASE64_URL_SAFE_NO_PAD.encode(digest.as_ref())
+/// Whether the keys may be read again. A clock that went back counts as time that passed.
+fn is_due(read_at: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(read_at).abs() >= UNKNOWN_KEY_PAUSE
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// RFC 8037, appendix A.3.
     #[test]
-    fn the_thumbprint_is_the_one_of_the_rfc() {
-        let x = BASE64_URL_SAFE_NO_PAD.decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").unwrap();
-        assert_eq!(thumbprint(&x), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    fn unknown_keys_are_looked_for_once_a_second() {
+        let at = |ms: i64| Timestamp::from_millisecond(ms).unwrap();
+        for (read_at, now, due) in [
+            (5000, 5000, false),
+            (5000, 5999, false),
+            (5000, 6000, true),
+            (5000, 9000, true),
+            (5000, 0, true),
+        ] {
+            assert_eq!(is_due(at(read_at), at(now)), due, "{read_at} {now}");
+        }
     }
 }

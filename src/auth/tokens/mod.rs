@@ -2,6 +2,8 @@
 
 mod access_token;
 pub mod http;
+mod keys;
+mod rotation;
 pub mod store;
 
 use std::time::Duration;
@@ -11,7 +13,11 @@ use secrecy::SecretString;
 
 use super::{Auth, SessionView, User};
 
-pub use self::access_token::{AccessTokens, Claims, Jwks, SigningKeyError};
+pub use self::{
+    access_token::{AccessTokens, Claims},
+    keys::{Jwks, KeyState, SigningKeyError},
+    rotation::{Rotation, SigningKey},
+};
 
 /// What a client gets when it signs in.
 #[derive(Clone)]
@@ -33,6 +39,6 @@ pub struct Tokens {
 impl Auth {
     /// The public keys of access tokens.
     pub fn jwks(&self) -> Jwks {
-        self.0.tokens.jwks()
+        self.0.tokens.jwks(self.now())
     }
 }

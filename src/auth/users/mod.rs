@@ -4,18 +4,20 @@ mod profile;
 pub mod store;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Auth, AuthError, Email, Password, Policy, consents, service::invalid_field, signup};
+use super::{
+    Auth, AuthError, Email, Password, Policy, audit::Action, consents, service::invalid_field, signup,
+};
 use crate::{platform::time, text_column};
 
 pub use self::profile::ProfileChange;
-pub(super) use self::profile::locale;
+pub(super) use self::profile::{locale, open_user};
 
 /// What a user may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// A customer.
@@ -99,6 +101,8 @@ impl Auth {
         let key = self.0.keyring.new_user_key(id);
         let policies = self.0.settings.policies.clone();
         let email_mac = self.address_mac(&email)?;
+        let event = self.audit(Action::UserCreated, None).about(id);
+        let event = event.with("by", "command").with("role", role.as_str());
         self.0
             .db
             .write(async move |c| {
@@ -125,6 +129,7 @@ impl Auth {
                 for Policy { document, version, .. } in &policies {
                     consents::store::add_consent(id, document, version, now).exec(&c).await?;
                 }
+                event.store(&c).await?;
                 Ok(())
             })
             .await?;

@@ -71,7 +71,7 @@ impl Auth {
     }
 }
 
-fn open_user(row: UserRow, key: &DataKey) -> Result<User, AuthError> {
+pub(in crate::auth) fn open_user(row: UserRow, key: &DataKey) -> Result<User, AuthError> {
     let open = |sealed| key.open_text(display_name_place(&row.id), sealed);
     Ok(User {
         display_name: row.display_name.as_ref().map(open).transpose()?,

@@ -39,6 +39,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     3 "0003_chat.sql",
     4 "0004_audit.sql",
     6 "0006_credentials.sql",
+    7 "0007_administration.sql",
 ];
 
 /// What a run of the migrations did.

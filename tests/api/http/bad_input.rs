@@ -61,6 +61,7 @@ fn assert_refused(answer: Answer, what: &str) {
 async fn bodies_that_are_not_what_they_should_be_are_refused_everywhere() {
     let t = TestApp::start().await;
     let ann = t.sign_up("ann@example.com").await;
+    let boss = t.administrator("boss@example.com").await;
     let document = t.get("/openapi.json").await.ok();
     let before = rows(&t).await;
     for (method, path, operation) in operations(&document) {
@@ -68,8 +69,9 @@ async fn bodies_that_are_not_what_they_should_be_are_refused_everywhere() {
             continue;
         }
         let what = format!("{method} {path}");
+        let caller = if path.starts_with("/v1/admin/") { &boss } else { &ann };
         let call =
-            |content_type: &str, body: &[u8]| send(&t, &ann, &method, &path, content_type, body.to_vec());
+            |content_type: &str, body: &[u8]| send(&t, caller, &method, &path, content_type, body.to_vec());
         let json = "application/json";
         for (content_type, body, status, code) in [
             (json, &b"{"[..], 400, "malformed_json"),
@@ -105,7 +107,7 @@ async fn bodies_that_are_not_what_they_should_be_are_refused_everywhere() {
         // A body that lies about its length, in pieces.
         let pieces = futures_util::stream::iter((0..400).map(|_| Ok::<_, std::io::Error>(vec![b' '; 1024])));
         let streamed = reqwest::Body::wrap_stream(pieces);
-        send(&t, &ann, &method, &path, json, streamed).await.problem(413, "payload_too_large");
+        send(&t, caller, &method, &path, json, streamed).await.problem(413, "payload_too_large");
         if path != "/v1/chat" {
             call(json, &vec![b' '; 64 * 1024 + 1]).await.problem(413, "payload_too_large");
         }
@@ -117,6 +119,7 @@ async fn bodies_that_are_not_what_they_should_be_are_refused_everywhere() {
 async fn fields_that_are_not_what_they_should_be_are_refused_everywhere() {
     let t = TestApp::start().await;
     let ann = t.sign_up("ann@example.com").await;
+    let boss = t.administrator("boss@example.com").await;
     let document = t.get("/openapi.json").await.ok();
     let long = "x".repeat(20_000);
     let odd: Vec<Value> = vec![
@@ -147,11 +150,12 @@ async fn fields_that_are_not_what_they_should_be_are_refused_everywhere() {
             continue;
         };
         let declared = document.pointer(&reference[1..]).unwrap();
+        let caller = if path.starts_with("/v1/admin/") { &boss } else { &ann };
         let names: Vec<String> = declared["properties"].as_object().unwrap().keys().cloned().collect();
         for name in names {
             for value in &odd {
                 let body = json!({name.clone(): value});
-                let answer = send(&t, &ann, &method, &path, "application/json", body.to_string()).await;
+                let answer = send(&t, caller, &method, &path, "application/json", body.to_string()).await;
                 let what = format!(
                     "{method} {path} {name} = {}",
                     value.to_string().chars().take(40).collect::<String>()
@@ -163,7 +167,7 @@ async fn fields_that_are_not_what_they_should_be_are_refused_everywhere() {
             }
         }
         if path != "/v1/chat" {
-            let answer = send(&t, &ann, &method, &path, "application/json", r#"{"no_such_field":1}"#).await;
+            let answer = send(&t, caller, &method, &path, "application/json", r#"{"no_such_field":1}"#).await;
             answer.invalid("/no_such_field", "unknown_field");
         }
     }

@@ -166,6 +166,7 @@ async fn live_answers_are_what_the_document_says() {
     tour.check("POST", "/v1/chat", &as_json);
     let code = json!({"code": t.code_for("new@example.com").await});
     tour.check("POST", "/v1/me/email/confirm", &call("POST", "/v1/me/email/confirm", code).await);
+    administration(&mut tour, &t).await;
     tour.check("POST", "/v1/auth/logout", &call("POST", "/v1/auth/logout", Value::Null).await);
     tour.check("GET", "/v1/me", &call("GET", "/v1/me", Value::Null).await);
     for (path, body) in [
@@ -181,6 +182,23 @@ async fn live_answers_are_what_the_document_says() {
         operations(&tour.document).into_iter().map(|(method, path, _)| (method, path)).collect();
     let missed: Vec<_> = all.difference(&tour.visited).collect();
     assert!(missed.is_empty(), "not on the tour: {missed:?}");
+}
+
+async fn administration(tour: &mut Tour, t: &TestApp) {
+    let boss = t.administrator("boss@example.com").await;
+    let bob = t.sign_up("bob@example.com").await;
+    let path = |rest: &str| format!("/v1/admin/users/{}{rest}", bob.id);
+    let template = |rest: &str| format!("/v1/admin/users/{{id}}{rest}");
+    tour.check("GET", "/v1/admin/users", &boss.get(t, "/v1/admin/users?query=bob@example.com").await);
+    let suspend = json!({"reason": "a chargeback", "until": "2999-01-01T00:00:00Z"});
+    for (rest, body) in [("/suspend", suspend), ("/revoke-sessions", json!({}))] {
+        tour.check("POST", &template(rest), &boss.post(t, &path(rest), body).await);
+    }
+    tour.check("GET", &template(""), &boss.get(t, &path("")).await);
+    tour.check("POST", &template("/unsuspend"), &boss.post(t, &path("/unsuspend"), json!({})).await);
+    tour.check("PUT", &template("/role"), &boss.put(t, &path("/role"), json!({"role": "admin"})).await);
+    tour.check("GET", "/v1/admin/audit", &boss.get(t, "/v1/admin/audit?limit=3").await);
+    tour.check("GET", "/v1/admin/audit", &bob.get(t, "/v1/admin/audit").await);
 }
 
 #[tokio::test]

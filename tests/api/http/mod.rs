@@ -27,5 +27,7 @@ fn operations(document: &Value) -> Vec<(String, String, Value)> {
 
 /// A path with its variable parts filled in.
 fn filled(path: &str) -> String {
-    path.replace("{id}", "some-id").replace("{code}", "not_found")
+    // Administration names users, by ids of ours. This one is nobody's.
+    let user = "/v1/admin/users/00000000-0000-0000-0000-000000000000";
+    path.replace("/v1/admin/users/{id}", user).replace("{id}", "some-id").replace("{code}", "not_found")
 }

@@ -118,3 +118,172 @@ async fn another_master_key_is_refused_by_name() {
     assert!(!ended.success);
     assert!(ended.stderr.contains("the master keys cannot be used with this database"), "{}", ended.stderr);
 }
+
+/// A running server, and what a command beside it needs to know.
+fn beside(database: &TestDatabase) -> (Server, Vec<(String, String)>) {
+    let data = database.dir.path().join("data");
+    let url = database.settings.url.expose_secret();
+    let server = Server::dev(&data, url, &[]);
+    let env = [
+        ("DM_PROFILE", "development"),
+        ("DM__SERVER__DATA_DIR", data.to_str().unwrap()),
+        ("DM__DATABASE__URL", url),
+    ];
+    (server, env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec())
+}
+
+fn command(env: &[(String, String)], arguments: &[&str]) -> Ended {
+    let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    run(arguments, &env, PASSWORD)
+}
+
+struct Caller {
+    base: String,
+    client: reqwest::Client,
+}
+
+impl Caller {
+    async fn post(&self, path: &str, body: serde_json::Value) -> (u16, serde_json::Value) {
+        let answer = self.client.post(format!("{}{path}", self.base)).json(&body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    async fn log_in(&self) -> (u16, serde_json::Value) {
+        self.post("/v1/auth/login", json!({"email": "ann@example.com", "password": PASSWORD})).await
+    }
+
+    async fn get(&self, path: &str, tokens: &serde_json::Value) -> u16 {
+        let request = self.client.get(format!("{}{path}", self.base));
+        let token = tokens["access_token"].as_str().unwrap();
+        request.bearer_auth(token).send().await.unwrap().status().as_u16()
+    }
+}
+
+/// Mastodon CVE-2025-62174: what a command does to an account must not leave sessions alive.
+#[tokio::test]
+async fn an_operator_manages_users_beside_a_running_server() {
+    let database = TestDatabase::new().await;
+    let (server, env) = beside(&database);
+    let created = command(
+        &env,
+        &["user", "create", "--email", "ann@example.com", "--role", "user", "--password-stdin"],
+    );
+    assert!(created.success, "{created:?}");
+    let id = created.stdout.trim().strip_prefix("created ").unwrap();
+    let caller = Caller { base: server.base.clone(), client: reqwest::Client::new() };
+    let shown = |ended: Ended| -> serde_json::Value {
+        assert!(ended.success, "{ended:?}");
+        serde_json::from_str(&ended.stdout).unwrap()
+    };
+
+    let user = shown(command(&env, &["user", "show", "ANN@example.com"]));
+    assert_eq!(
+        (&user["id"], &user["role"], &user["suspended_at"]),
+        (&json!(id), &json!("user"), &json!(null))
+    );
+    let (_, tokens) = caller.log_in().await;
+    assert_eq!(caller.get("/v1/me", &tokens).await, 200);
+
+    let user = shown(command(
+        &env,
+        &[
+            "user",
+            "suspend",
+            "ann@example.com",
+            "--reason",
+            "a chargeback",
+            "--until",
+            "2999-01-01T00:00:00Z",
+        ],
+    ));
+    assert_eq!(user["suspension_reason"], "a chargeback");
+    assert_eq!(user["suspended_until"], "2999-01-01T00:00:00.000Z");
+    assert_eq!(caller.get("/v1/me", &tokens).await, 401);
+    let refresh = json!({"refresh_token": tokens["refresh_token"]});
+    assert_eq!(caller.post("/v1/auth/refresh", refresh).await.0, 401);
+    assert_eq!(caller.log_in().await.1["code"], "account_suspended");
+
+    assert_eq!(shown(command(&env, &["user", "unsuspend", id]))["suspended_at"], json!(null));
+    let (status, tokens) = caller.log_in().await;
+    assert_eq!(status, 200);
+    let ended = command(&env, &["user", "revoke-sessions", id]);
+    assert!(ended.success && ended.stdout.contains(id), "{ended:?}");
+    assert_eq!(caller.get("/v1/me", &tokens).await, 401);
+
+    assert_eq!(shown(command(&env, &["user", "set-role", id, "--role", "admin"]))["role"], "admin");
+    let (_, tokens) = caller.log_in().await;
+    assert_eq!(caller.get("/v1/admin/audit", &tokens).await, 200);
+    for (arguments, complaint) in [
+        (&["user", "set-role", id, "--role", "user"][..], "the last administrator"),
+        (&["user", "suspend", id, "--reason", "r"], "the last administrator"),
+        (&["user", "suspend", id, "--reason", " "], "At least one character"),
+        (&["user", "suspend", id, "--reason", "r", "--until", "tomorrow"], "A time looks like"),
+        (&["user", "show", "nobody@example.com"], "no such user"),
+        (&["user", "show", "nobody"], "no such user"),
+    ] {
+        let refused = command(&env, arguments);
+        assert!(!refused.success && refused.stderr.contains(complaint), "{refused:?}");
+    }
+    assert_eq!(caller.get("/v1/admin/audit", &tokens).await, 200);
+
+    // What was refused left no entry; what was done did, without anybody's name.
+    let request = caller.client.get(format!("{}/v1/admin/audit?subject={id}", server.base));
+    let answer = request.bearer_auth(tokens["access_token"].as_str().unwrap()).send().await.unwrap();
+    let audit: serde_json::Value = answer.json().await.unwrap();
+    let by_command: Vec<&serde_json::Value> = audit["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|entry| entry["details"]["by"] == "command" && entry["actor"].is_null())
+        .map(|entry| &entry["action"])
+        .collect();
+    assert_eq!(
+        by_command,
+        ["user.role_changed", "user.sessions_revoked", "user.unsuspended", "user.suspended", "user.created"]
+    );
+}
+
+#[tokio::test]
+async fn an_operator_changes_the_signing_key_beside_a_running_server() {
+    let database = TestDatabase::new().await;
+    let (server, env) = beside(&database);
+    let caller = Caller { base: server.base.clone(), client: reqwest::Client::new() };
+    command(&env, &["user", "create", "--email", "ann@example.com", "--role", "user", "--password-stdin"]);
+    let (_, tokens) = caller.log_in().await;
+
+    let first = command(&env, &["keys", "rotate", "signing"]);
+    assert!(first.success && first.stdout.starts_with("announced "), "{first:?}");
+    let again = command(&env, &["keys", "rotate", "signing"]);
+    assert!(again.success && again.stdout.contains("announced already"), "{again:?}");
+    let listed = command(&env, &["keys", "list"]);
+    let states: Vec<&str> = listed.stdout.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
+    assert_eq!(states, ["announced", "signing"], "{listed:?}");
+    assert_eq!(caller.get("/v1/me", &tokens).await, 200);
+
+    let replaced = command(&env, &["keys", "rotate", "signing", "--now"]);
+    assert!(replaced.success && replaced.stdout.contains("every other key is revoked"), "{replaced:?}");
+    assert_eq!(caller.get("/v1/me", &tokens).await, 401);
+    let listed = command(&env, &["keys", "list"]);
+    assert_eq!(listed.stdout.matches(" revoked ").count(), 2 + 2, "state and time of both: {listed:?}");
+    let new = listed.stdout.split(' ').next().unwrap();
+
+    // The server reads its keys every few seconds; until then it signs with a key that is worthless.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let published = format!("{}/.well-known/jwks.json", server.base);
+    loop {
+        let jwks: serde_json::Value =
+            caller.client.get(&published).send().await.unwrap().json().await.unwrap();
+        if jwks["keys"].as_array().unwrap().len() == 1 && jwks["keys"][0]["kid"] == new {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "the server did not notice: {jwks}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let refresh = json!({"refresh_token": tokens["refresh_token"]});
+    let (status, tokens) = caller.post("/v1/auth/refresh", refresh).await;
+    assert_eq!(status, 200, "the session lives");
+    assert_eq!(caller.get("/v1/me", &tokens).await, 200);
+    for ended in [&first, &again, &replaced, &listed] {
+        assert!(!ended.stdout.contains("private"), "{ended:?}");
+    }
+}

@@ -200,3 +200,36 @@ async fn metrics_are_served_on_a_listener_of_their_own() {
     assert!(text.contains("method=\"other\"") && !text.contains("BREW"), "a caller chose a label:\n{text}");
     assert_eq!(reqwest::get(format!("{}/metrics", server.base)).await.unwrap().status(), 404);
 }
+
+/// Administration needs a second factor in production, and there is none yet.
+#[tokio::test]
+async fn serve_lets_nobody_administer() {
+    let database = TestDatabase::new().await;
+    let env = production(&database);
+    assert!(run(&["migrate"], &borrowed(&env), "").success);
+    let (email, password) = ("boss@example.com", "seven quiet lanterns at dusk");
+    let create = ["user", "create", "--email", email, "--role", "admin", "--password-stdin"];
+    let created = run(&create, &borrowed(&env), password);
+    assert!(created.success, "{created:?}");
+    let server = Server::start(&["serve"], &borrowed(&env), |line| {
+        let event: Value = serde_json::from_str(line).ok()?;
+        (event["message"] == "ready").then(|| format!("http://{}", event["address"].as_str().unwrap()))
+    });
+    let client = reqwest::Client::new();
+    let body = serde_json::json!({"email": email, "password": password});
+    let login = client.post(format!("{}/v1/auth/login", server.base)).json(&body).send().await.unwrap();
+    let tokens: Value = login.json().await.unwrap();
+    assert_eq!(tokens["user"]["role"], "admin");
+    let token = tokens["access_token"].as_str().unwrap();
+    let get = async |path: &str| {
+        let answer = client.get(format!("{}{path}", server.base)).bearer_auth(token).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap()["code"].clone())
+    };
+    assert_eq!(get("/v1/me").await.0, 200);
+    for path in ["/v1/admin/audit", "/v1/admin/users?query=boss@example.com"] {
+        assert_eq!(get(path).await, (403, "forbidden".into()), "{path}");
+    }
+    // Commands do what the routes do not.
+    let shown = run(&["user", "show", email], &borrowed(&env), "");
+    assert!(shown.success && shown.stdout.contains("\"admin\""), "{shown:?}");
+}

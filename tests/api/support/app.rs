@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use digitalmistress::{
     app::{App, World},
+    auth::{Administrator, Role},
     chat::Intervals,
     config::{Config, Profile, Sources},
     jobs::Background,
@@ -57,13 +58,13 @@ impl TestApp {
     /// With settings as an operator would give them, such as `("DM__CHAT__LEASE", "1s")`.
     pub async fn with(settings: &[(&str, &str)]) -> TestApp {
         let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Self::on(Arc::new(TestDatabase::new().await), Arc::default(), settings, Intervals::default()).await
+        Self::on(Arc::new(TestDatabase::new().await), Arc::default(), settings, Intervals::default(), 1).await
     }
 
     /// The same, with what happens now and then happening more often.
     pub async fn hurried(settings: &[(&str, &str)], intervals: Intervals) -> TestApp {
         let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Self::on(Arc::new(TestDatabase::new().await), Arc::default(), settings, intervals).await
+        Self::on(Arc::new(TestDatabase::new().await), Arc::default(), settings, intervals, 1).await
     }
 
     async fn on(
@@ -71,8 +72,11 @@ impl TestApp {
         clock: Arc<TestClock>,
         settings: Vec<(String, String)>,
         intervals: Intervals,
+        instance: u128,
     ) -> TestApp {
-        let data_dir = database.dir.path().join("data");
+        let key_file = database.dir.path().join("data/master.key");
+        let data_dir =
+            database.dir.path().join(if instance == 1 { "data".into() } else { format!("data-{instance}") });
         let mut env: Vec<(String, String)> = [
             ("DM__SERVER__LISTEN", "127.0.0.1:0"),
             ("DM__SERVER__PUBLIC_URL", "http://localhost:1"),
@@ -87,14 +91,14 @@ impl TestApp {
         let env = env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         let sources = Sources { profile: Profile::Development, file: None, env };
         let mut config = Config::load(&sources).unwrap_or_else(|faults| panic!("{faults:?}"));
-        config.master_keys =
-            Some(development_master_key(&config.development_key_file(), &SystemRandom).unwrap());
+        config.master_keys = Some(development_master_key(&key_file, &SystemRandom).unwrap());
         config.chat.intervals = intervals;
 
         let tasks = Tasks::default();
         let world = World { clock: clock.clone(), random: Arc::new(SystemRandom), tasks: tasks.clone() };
         // A known name, so that tests can forge what this instance has left behind.
-        std::fs::write(data_dir.join("instance"), Uuid::from_u128(1).to_string()).unwrap();
+        std::fs::create_dir_all(&data_dir).unwrap();
+        std::fs::write(data_dir.join("instance"), Uuid::from_u128(instance).to_string()).unwrap();
         let data_dir = DataDir::take(&data_dir, &SystemRandom, clock.now()).unwrap();
         let app = App::start(&config, &world, data_dir.instance).await.unwrap();
         app.recover().await.unwrap();
@@ -119,12 +123,17 @@ impl TestApp {
         }
     }
 
+    /// Another instance on the same data, with the same clock.
+    pub async fn beside(&self) -> TestApp {
+        Self::on(self.database.clone(), self.clock.clone(), self.settings.clone(), self.intervals, 2).await
+    }
+
     /// Ends the program in order and starts it again on the same data.
     pub async fn restart(mut self) -> TestApp {
         self.shut_down().await;
         self.db.close().await.unwrap();
         self.data_dir = None;
-        Self::on(self.database.clone(), self.clock.clone(), self.settings.clone(), self.intervals).await
+        Self::on(self.database.clone(), self.clock.clone(), self.settings.clone(), self.intervals, 1).await
     }
 
     /// As [`TestApp::restart`], with settings changed.
@@ -201,6 +210,14 @@ impl TestApp {
         Person::from(self.post("/v1/auth/signup/verify", body).await.status(201))
     }
 
+    /// Signs somebody up who may administer, and has just shown who they are.
+    pub async fn administrator(&self, email: &str) -> Person {
+        let person = self.sign_up(email).await;
+        let id = person.id.parse().unwrap();
+        self.background.auth.set_role(Administrator::Command, id, Role::Admin).await.unwrap();
+        person
+    }
+
     pub async fn log_in(&self, email: &str) -> Person {
         Person::from(self.log_in_with(email, PASSWORD).await.ok())
     }
@@ -258,6 +275,10 @@ impl Person {
 
     pub fn patch(&self, t: &TestApp, path: &str, body: Value) -> Call {
         Call::new(t.request("PATCH", path).json(&body)).bearer(&self.access_token)
+    }
+
+    pub fn put(&self, t: &TestApp, path: &str, body: Value) -> Call {
+        Call::new(t.request("PUT", path).json(&body)).bearer(&self.access_token)
     }
 
     pub fn delete(&self, t: &TestApp, path: &str) -> Call {

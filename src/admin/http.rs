@@ -1,0 +1,206 @@
+//! The routes of administration. Every handler takes an [`Operator`], which only an administrator becomes.
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, State},
+    http::{StatusCode, request::Parts},
+};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use super::{Admin, AdminError, Operator};
+use crate::{
+    auth::{Action, AuditEntry, AuditFilter, CurrentUser, ManagedUser, Role, SuspensionForm},
+    platform::{
+        client::Client,
+        extract::{ApiJson, ApiPath, ApiQuery},
+        page::Page,
+        problem::{Code, Faults, Problem},
+    },
+};
+
+/// The routes.
+pub fn routes() -> OpenApiRouter<Admin> {
+    OpenApiRouter::new()
+        .routes(routes!(find_users))
+        .routes(routes!(user))
+        .routes(routes!(suspend))
+        .routes(routes!(unsuspend))
+        .routes(routes!(revoke_sessions))
+        .routes(routes!(set_role))
+        .routes(routes!(audit))
+}
+
+impl FromRequestParts<Admin> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, admin: &Admin) -> Result<Self, Problem> {
+        let CurrentUser(caller) = CurrentUser::from_request_parts(parts, admin).await?;
+        let Ok(client) = Client::from_request_parts(parts, admin).await;
+        Ok(admin.admit(caller, client)?)
+    }
+}
+
+/// Find a user
+#[utoipa::path(get, path = "/v1/admin/users", tag = "admin", params(
+    ("query" = String, Query, description = "An id or an e-mail address, exactly."),
+), responses(
+    (status = 200, description = "The user with this id or address, or nobody.", body = Page<ManagedUser>),
+))]
+async fn find_users(
+    State(admin): State<Admin>,
+    _: Operator,
+    query: ApiQuery,
+) -> Result<Json<Page<ManagedUser>>, Problem> {
+    let Some(query) = query.get("query") else {
+        return Err(fault("/query", "missing", "An id or an e-mail address is needed."));
+    };
+    let found = admin.auth.find_managed_user(query).await?;
+    Ok(Json(Page { data: found.into_iter().collect(), next_cursor: None }))
+}
+
+/// A user
+#[utoipa::path(get, path = "/v1/admin/users/{id}", tag = "admin", params(("id" = Uuid, Path)), responses(
+    (status = 200, description = "The user.", body = ManagedUser),
+))]
+async fn user(
+    State(admin): State<Admin>,
+    _: Operator,
+    ApiPath(id): ApiPath<Uuid>,
+) -> Result<Json<ManagedUser>, Problem> {
+    Ok(Json(admin.auth.managed_user(id).await?))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SuspendBody {
+    /// For operators; the user does not see it.
+    #[schema(max_length = 500, example = "Chargeback, ticket 1017")]
+    reason: String,
+    /// When the suspension ends by itself; absent or `null`: never.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    until: Option<String>,
+}
+
+/// Suspend a user
+///
+/// Ends all their sessions at once. They can sign in again when the suspension is over.
+#[utoipa::path(post, path = "/v1/admin/users/{id}/suspend", tag = "admin", params(("id" = Uuid, Path)),
+    request_body = SuspendBody, responses(
+    (status = 200, description = "The user, suspended.", body = ManagedUser),
+))]
+async fn suspend(
+    State(admin): State<Admin>,
+    operator: Operator,
+    ApiPath(id): ApiPath<Uuid>,
+    ApiJson(body): ApiJson<SuspendBody>,
+) -> Result<Json<ManagedUser>, Problem> {
+    let form = SuspensionForm { reason: body.reason, until: body.until };
+    Ok(Json(admin.auth.suspend(operator.administrator(), id, form).await?))
+}
+
+/// End a suspension
+#[utoipa::path(post, path = "/v1/admin/users/{id}/unsuspend", tag = "admin", params(("id" = Uuid, Path)), responses(
+    (status = 200, description = "The user, not suspended.", body = ManagedUser),
+))]
+async fn unsuspend(
+    State(admin): State<Admin>,
+    operator: Operator,
+    ApiPath(id): ApiPath<Uuid>,
+) -> Result<Json<ManagedUser>, Problem> {
+    Ok(Json(admin.auth.unsuspend(operator.administrator(), id).await?))
+}
+
+/// End all sessions of a user
+#[utoipa::path(post, path = "/v1/admin/users/{id}/revoke-sessions", tag = "admin", params(("id" = Uuid, Path)), responses(
+    (status = 204, description = "The user is signed out everywhere."),
+))]
+async fn revoke_sessions(
+    State(admin): State<Admin>,
+    operator: Operator,
+    ApiPath(id): ApiPath<Uuid>,
+) -> Result<StatusCode, Problem> {
+    admin.auth.revoke_sessions(operator.administrator(), id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RoleBody {
+    role: Role,
+}
+
+/// Change what a user may do
+///
+/// It counts from the user's next request on.
+#[utoipa::path(put, path = "/v1/admin/users/{id}/role", tag = "admin", params(("id" = Uuid, Path)),
+    request_body = RoleBody, responses(
+    (status = 200, description = "The user, changed.", body = ManagedUser),
+))]
+async fn set_role(
+    State(admin): State<Admin>,
+    operator: Operator,
+    ApiPath(id): ApiPath<Uuid>,
+    ApiJson(body): ApiJson<RoleBody>,
+) -> Result<Json<ManagedUser>, Problem> {
+    Ok(Json(admin.auth.set_role(operator.administrator(), id, body.role).await?))
+}
+
+/// Read the audit
+///
+/// What was done to accounts, by whom and from where, newest first.
+#[utoipa::path(get, path = "/v1/admin/audit", tag = "admin", params(
+    ("subject" = Option<Uuid>, Query, description = "Only entries about this user."),
+    ("actor" = Option<Uuid>, Query, description = "Only entries by this user."),
+    ("action" = Option<String>, Query, description = "Only entries of this action."),
+    ("limit" = Option<i64>, Query, description = "1 to 100; 20 if absent."),
+    ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
+), responses(
+    (status = 200, description = "A page of entries.", body = Page<AuditEntry>),
+))]
+async fn audit(
+    State(admin): State<Admin>,
+    operator: Operator,
+    query: ApiQuery,
+) -> Result<Json<Page<AuditEntry>>, Problem> {
+    let filter = AuditFilter {
+        subject: id(&query, "subject", "/subject")?,
+        actor: id(&query, "actor", "/actor")?,
+        action: match query.get("action") {
+            None => None,
+            Some(name) => Some(
+                Action::from_text(name)
+                    .ok_or_else(|| fault("/action", "unknown_value", "No action has this name."))?,
+            ),
+        },
+    };
+    let reader = operator.caller.user_id;
+    Ok(Json(admin.auth.audit_page(reader, filter, query.get("cursor"), query.limit()?).await?))
+}
+
+fn id(query: &ApiQuery, name: &str, pointer: &'static str) -> Result<Option<Uuid>, Problem> {
+    let given = query.get(name).map(Uuid::try_parse).transpose();
+    given.map_err(|_| fault(pointer, "invalid_format", "An id of a user is needed."))
+}
+
+fn fault(pointer: &'static str, code: &'static str, detail: &'static str) -> Problem {
+    let mut faults = Faults::new();
+    faults.add(pointer, code, detail);
+    faults.into_problem()
+}
+
+impl From<AdminError> for Problem {
+    fn from(error: AdminError) -> Self {
+        match error {
+            AdminError::NotAnAdministrator => Problem::new(Code::Forbidden, "This is for administrators."),
+            AdminError::NoSecondFactor => Problem::new(
+                Code::Forbidden,
+                "Administration needs a second factor, which this version does not have. Use the commands.",
+            ),
+            AdminError::Auth(error) => error.into(),
+        }
+    }
+}
