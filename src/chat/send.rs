@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How often a send is begun anew after another one got in between.
-const TRIES: u32 = 4;
+const TRIES: u32 = 8;
 /// How long a caller waits for word of a claim whose answer was lost.
 const LOOK_BEFORE_ANSWER: Duration = Duration::from_secs(5);
 
@@ -76,14 +76,19 @@ impl Chat {
         owner: Uuid,
         message: &SendMessage,
     ) -> Result<bool, ChatError> {
-        let in_progress = match refusal {
-            ChatError::GenerationInProgress => true,
-            ChatError::QuotaExhausted(_) | ChatError::TooManyGenerations => false,
-            _ => return Ok(false),
-        };
+        let is_possible = matches!(
+            refusal,
+            ChatError::GenerationInProgress | ChatError::QuotaExhausted(_) | ChatError::TooManyGenerations
+        );
+        if !is_possible {
+            return Ok(false);
+        }
         Ok(match self.look_up(owner, message).await? {
-            Found::Claim(_, claim) if claim.status != MessageStatus::Failed => true,
-            Found::Claim(conversation, _) => in_progress && conversation.generation_id.is_none(),
+            // Also when it has failed: the try that was in the way may have been one of this very message. If it was
+            // another message's, the next round says so again.
+            Found::Claim(_, claim) => {
+                claim.status != MessageStatus::Failed || matches!(refusal, ChatError::GenerationInProgress)
+            }
             Found::New(_) | Found::First => false,
         })
     }

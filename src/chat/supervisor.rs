@@ -79,8 +79,10 @@ impl Chat {
         let chat = self.clone();
         self.parts().tasks.spawn(async move {
             let tally = Mutex::new(Tally::default());
-            let ending =
-                AssertUnwindSafe(chat.make(&task, &tally)).catch_unwind().await.unwrap_or(Ending::Fault);
+            let ending = AssertUnwindSafe(Box::pin(chat.make(&task, &tally)))
+                .catch_unwind()
+                .await
+                .unwrap_or(Ending::Fault);
             let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
             let settled = AssertUnwindSafe(chat.settle(&task, ending, tally)).catch_unwind().await;
             if settled.is_err() {
