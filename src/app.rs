@@ -275,6 +275,8 @@ fn router(
         only_hosts,
     };
     let mut all = routes.merge(openapi::router(&document));
+        proxies: Arc::new(config.server.trusted_proxies.clone()),
+        said_at: Arc::default(),
     if let Some(mailbox) = mailbox {
         all = all.merge(mailbox.router());
     }

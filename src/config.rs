@@ -26,6 +26,7 @@ use crate::{
         db::{self, DatabaseSettings},
         mail::SmtpSettings,
         seal::MasterKeys,
+        proxies::TrustedProxies,
         telemetry::LogFormat,
     },
 };
@@ -80,6 +81,8 @@ pub struct ServerSettings {
     /// Origins whose pages may call the API.
     pub allowed_origins: Vec<String>,
     /// Where files are kept.
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
     pub data_dir: PathBuf,
     /// Connections that are answered at once.
     pub max_connections: usize,
@@ -239,6 +242,7 @@ fn server(r: &mut Reader, profile: Profile) -> Option<ServerSettings> {
     let frontend_url = r.url("server.frontend_url");
     let allowed_origins = origins(r);
     let data_dir = r.needed_text("server.data_dir").map(PathBuf::from);
+    let trusted_proxies = r.networks("server.trusted_proxies");
     let max_connections = r.number("server.max_connections", 1, 1_000_000);
     let drain_timeout = r.duration("server.drain_timeout");
     Some(ServerSettings {
@@ -248,6 +252,7 @@ fn server(r: &mut Reader, profile: Profile) -> Option<ServerSettings> {
         frontend_url: frontend_url?,
         allowed_origins: allowed_origins?,
         data_dir: data_dir?,
+        trusted_proxies: TrustedProxies::new(trusted_proxies?),
         max_connections: max_connections?,
         drain_timeout: drain_timeout?,
     })
@@ -510,6 +515,9 @@ fn check_production(config: &Config, r: &mut Reader) {
         r.fault("mail.transport", "is mailbox, which is a development helper");
     }
     if let MailSettings::Smtp(smtp) = &config.mail
+    if config.server.trusted_proxies.trusts_everybody() {
+        r.fault("server.trusted_proxies", "trusts everybody, so that anybody can be anybody");
+    }
         && is_exposed_smtp(smtp.url.expose_secret())
     {
         r.fault("mail.smtp_url", "is not encrypted; use smtps:// or smtp://…?tls=required");

@@ -14,6 +14,7 @@ pub mod mail;
 pub mod page;
 pub mod problem;
 pub mod random;
+pub mod proxies;
 pub mod seal;
 pub mod server;
 pub mod tasks;

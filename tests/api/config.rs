@@ -149,6 +149,8 @@ fn production_refuses_what_is_dangerous_there() {
         ("DM__DATABASE__URL", "postgres://app@db.example.com/dm", "without a password"),
         ("DM__DATABASE__URL", "postgres://app:p@db.example.com/dm?sslmode=disable", "without TLS"),
         ("DM__DATABASE__URL", "postgres://app:p@db.example.com/dm?sslmode=prefer", "without TLS"),
+        ("DM__SERVER__TRUSTED_PROXIES", "10.0.0.0/8, 0.0.0.0/0", "trusts everybody"),
+        ("DM__SERVER__TRUSTED_PROXIES", "::/0", "trusts everybody"),
         ("DM__SECURITY__MASTER_KEYS", "", "is missing"),
         ("DM__SECURITY__MASTER_KEYS", "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "not random"),
     ] {

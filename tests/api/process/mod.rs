@@ -2,5 +2,6 @@
 
 mod canaries;
 mod commands;
+mod forwarded;
 mod kill;
 mod lifecycle;
