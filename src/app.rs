@@ -69,8 +69,10 @@ pub fn queries() -> Vec<(&'static str, &'static [Declared])> {
         ("platform::keyring", keyring::ALL),
         ("auth::audit", auth::audit::store::ALL),
         ("auth::consents", auth::consents::store::ALL),
+        ("auth::lockout", auth::lockout::store::ALL),
         ("auth::session", auth::session::store::ALL),
         ("auth::signup", auth::signup::store::ALL),
+        ("auth::throttle", auth::throttle::store::ALL),
         ("auth::tokens", auth::tokens::store::ALL),
         ("auth::users", auth::users::store::ALL),
         ("billing", billing::store::ALL),
@@ -273,10 +275,10 @@ fn router(
         clock: Arc::clone(&world.clock),
         https: config.server.public_url.scheme() == "https",
         only_hosts,
-    };
-    let mut all = routes.merge(openapi::router(&document));
         proxies: Arc::new(config.server.trusted_proxies.clone()),
         said_at: Arc::default(),
+    };
+    let mut all = routes.merge(openapi::router(&document));
     if let Some(mailbox) = mailbox {
         all = all.merge(mailbox.router());
     }

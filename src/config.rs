@@ -2,6 +2,7 @@
 
 mod layers;
 mod reader;
+mod throttle;
 
 use std::{
     fmt,
@@ -25,8 +26,8 @@ use crate::{
     platform::{
         db::{self, DatabaseSettings},
         mail::SmtpSettings,
-        seal::MasterKeys,
         proxies::TrustedProxies,
+        seal::MasterKeys,
         telemetry::LogFormat,
     },
 };
@@ -80,9 +81,9 @@ pub struct ServerSettings {
     pub frontend_url: Url,
     /// Origins whose pages may call the API.
     pub allowed_origins: Vec<String>,
-    /// Where files are kept.
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: TrustedProxies,
+    /// Where files are kept.
     pub data_dir: PathBuf,
     /// Connections that are answered at once.
     pub max_connections: usize,
@@ -241,8 +242,8 @@ fn server(r: &mut Reader, profile: Profile) -> Option<ServerSettings> {
     };
     let frontend_url = r.url("server.frontend_url");
     let allowed_origins = origins(r);
-    let data_dir = r.needed_text("server.data_dir").map(PathBuf::from);
     let trusted_proxies = r.networks("server.trusted_proxies");
+    let data_dir = r.needed_text("server.data_dir").map(PathBuf::from);
     let max_connections = r.number("server.max_connections", 1, 1_000_000);
     let drain_timeout = r.duration("server.drain_timeout");
     Some(ServerSettings {
@@ -251,8 +252,8 @@ fn server(r: &mut Reader, profile: Profile) -> Option<ServerSettings> {
         public_url: public_url?,
         frontend_url: frontend_url?,
         allowed_origins: allowed_origins?,
-        data_dir: data_dir?,
         trusted_proxies: TrustedProxies::new(trusted_proxies?),
+        data_dir: data_dir?,
         max_connections: max_connections?,
         drain_timeout: drain_timeout?,
     })
@@ -321,6 +322,7 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
     let refresh_idle_ttl = r.duration("auth.refresh_idle_ttl");
     let refresh_absolute_ttl = r.duration("auth.refresh_absolute_ttl");
     let min_length = r.number("auth.password_min_length", 8, 64);
+    let throttle = throttle::read(r);
     let frontend = server.map(|server| server.frontend_url.as_str().trim_end_matches('/').to_owned());
     let mut policies = Vec::new();
     for document in r.names_below("auth.policies") {
@@ -340,6 +342,8 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
         refresh_idle_ttl: refresh_idle_ttl?,
         refresh_absolute_ttl: refresh_absolute_ttl?,
         password: PasswordRules { min_length: min_length? },
+        throttle: throttle?,
+        frontend: frontend?,
         policies,
     })
 }
@@ -511,13 +515,13 @@ fn check_production(config: &Config, r: &mut Reader) {
     if config.server.frontend_url.scheme() != "https" {
         r.fault("server.frontend_url", "is not https");
     }
+    if config.server.trusted_proxies.trusts_everybody() {
+        r.fault("server.trusted_proxies", "trusts everybody, so that anybody can be anybody");
+    }
     if matches!(config.mail, MailSettings::Mailbox) {
         r.fault("mail.transport", "is mailbox, which is a development helper");
     }
     if let MailSettings::Smtp(smtp) = &config.mail
-    if config.server.trusted_proxies.trusts_everybody() {
-        r.fault("server.trusted_proxies", "trusts everybody, so that anybody can be anybody");
-    }
         && is_exposed_smtp(smtp.url.expose_secret())
     {
         r.fault("mail.smtp_url", "is not encrypted; use smtps:// or smtp://…?tls=required");

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
-    Auth, AuthError, HashError, SessionView, Tokens, User, consents, login, session, signup, tokens,
+    Auth, AuthError, HashError, SessionView, Tokens, User, consents, lockout, login, session, signup, tokens,
 };
 use crate::platform::{
     keyring::KeyError,
@@ -22,6 +22,7 @@ pub fn router(auth: Auth) -> OpenApiRouter {
     OpenApiRouter::new()
         .merge(signup::http::router())
         .merge(login::http::router())
+        .merge(lockout::http::router())
         .merge(session::http::router())
         .merge(consents::http::router())
         .merge(tokens::http::router())
@@ -76,6 +77,10 @@ impl From<AuthError> for Problem {
             AuthError::TooEarly { wait_s } => {
                 Problem::new(Code::RateLimited, "A code was sent a moment ago.")
                     .retry_after(Duration::from_secs(wait_s))
+            }
+            AuthError::Throttled { wait } => {
+                Problem::new(Code::RateLimited, "This was tried too often. Wait before the next try.")
+                    .retry_after(wait)
             }
             AuthError::InvalidCredentials => Problem::new(
                 Code::InvalidCredentials,

@@ -9,11 +9,13 @@ mod device;
 mod email;
 pub mod http;
 mod letters;
+pub mod lockout;
 pub mod login;
 mod password;
 mod service;
 pub mod session;
 pub mod signup;
+pub mod throttle;
 pub mod tokens;
 pub mod users;
 
@@ -29,6 +31,7 @@ pub use self::{
     password::{HashError, Password, PasswordRules},
     service::{Auth, AuthError, StartError},
     session::SessionView,
+    throttle::{Rate, ThrottleSettings},
     tokens::{Jwks, Tokens},
     users::{AgeAssurance, ProfileChange, Role, User},
 };
@@ -49,6 +52,10 @@ pub struct AuthSettings {
     pub refresh_absolute_ttl: Duration,
     /// Which passwords are accepted.
     pub password: PasswordRules,
+    /// How often passwords, codes, sign-ups and mails may be tried.
+    pub throttle: ThrottleSettings,
+    /// Where the frontend is, without a slash at the end. Links in mails lead there.
+    pub frontend: String,
     /// The documents that people consent to, in the order in which they are shown.
     pub policies: Vec<Policy>,
 }

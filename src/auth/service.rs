@@ -1,13 +1,13 @@
 //! Identity's shared parts, its errors and its housekeeping. What it can do is in the parts, one `impl Auth` in each.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
 use super::{
-    AuthSettings, Email, HashError,
+    AuthSettings, Email, HashError, lockout,
     password::{Hasher, Pepper},
-    session, signup,
+    session, signup, throttle,
     tokens::{AccessTokens, SigningKeyError},
 };
 use crate::platform::{
@@ -59,6 +59,12 @@ pub enum AuthError {
     TooEarly {
         /// How long to wait, in seconds.
         wait_s: u64,
+    },
+    /// Tried too often.
+    #[error("tried too often")]
+    Throttled {
+        /// How long to wait.
+        wait: Duration,
     },
     /// Wrong address or password.
     #[error("the credentials are not valid")]
@@ -131,15 +137,20 @@ impl Auth {
     /// Removes all rows that have had their time, a batch of one table in each transaction, so that others come between.
     /// Called now and then.
     pub async fn sweep(&self) -> Result<(), db::Error> {
+        use lockout::store::remove_failures_of_nobody;
         use session::store::remove_ended_sessions;
         use signup::store::{remove_expired_age_refusals, remove_expired_signups};
+        use throttle::store::remove_full_buckets;
 
         let (db, now) = (&self.0.db, self.now());
+        let before = lockout::forgotten_before(now);
         loop {
             let removed = [
                 db.write(async move |c| remove_expired_signups(now).exec(&c).await).await?,
                 db.write(async move |c| remove_expired_age_refusals(now).exec(&c).await).await?,
                 db.write(async move |c| remove_ended_sessions(now).exec(&c).await).await?,
+                db.write(async move |c| remove_full_buckets(now).exec(&c).await).await?,
+                db.write(async move |c| remove_failures_of_nobody(before).exec(&c).await).await?,
             ];
             if removed.into_iter().all(|rows| rows < BATCH) {
                 return Ok(());
@@ -151,6 +162,12 @@ impl Auth {
     /// A keyed hash of an address: all that is stored of one that is not a user's.
     pub(super) fn address_mac(&self, email: &Email) -> Result<[u8; 32], AuthError> {
         Ok(self.0.keyring.service(Service::Hashes)?.mac("address", email.key().as_bytes()))
+    }
+
+    /// How many passwords have been hashed or compared since the start. Tests count with it: whoever may not come in has
+    /// cost the same.
+    pub fn passwords_hashed(&self) -> u64 {
+        self.0.hasher.done()
     }
 
     pub(super) fn now(&self) -> Timestamp {

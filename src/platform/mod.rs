@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod clock;
+pub mod cookie;
 pub mod data_dir;
 pub mod db;
 pub mod edge;
@@ -13,8 +14,8 @@ pub mod keyring;
 pub mod mail;
 pub mod page;
 pub mod problem;
-pub mod random;
 pub mod proxies;
+pub mod random;
 pub mod seal;
 pub mod server;
 pub mod tasks;

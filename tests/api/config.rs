@@ -109,6 +109,9 @@ fn every_fault_is_reported_at_once_and_no_secret_is_shown() {
             ("DM__SERVER__PUBLIC_URL", "http://api.example.com"),
             ("DM__SERVER__ALLOWED_ORIGINS", "*"),
             ("DM__SERVER__TYPO", "1"),
+            ("DM__SERVER__TRUSTED_PROXIES", "10.0.0.0/8, proxy.example.com"),
+            ("DM__AUTH__THROTTLE__LOGIN_ACCOUNT__BURST", "0"),
+            ("DM__AUTH__THROTTLE__SIGNUP_ADDRESS__EVERY", "0s"),
             ("DM__SECURITY__MASTER_KEYS", "k1:c2VjcmV0LWNhbmFyeQ=="),
             ("DM__AUTH__ACCESS_TOKEN_TTL", "ten minutes"),
             ("DM__AUTH__PASSWORD_MIN_LENGTH", "3"),
@@ -124,6 +127,9 @@ fn every_fault_is_reported_at_once_and_no_secret_is_shown() {
         "LISTEN",
         "ALLOWED_ORIGINS",
         "TYPO",
+        "TRUSTED_PROXIES",
+        "LOGIN_ACCOUNT__BURST",
+        "SIGNUP_ADDRESS__EVERY",
         "MASTER_KEYS",
         "ACCESS_TOKEN_TTL",
         "PASSWORD_MIN_LENGTH",
@@ -143,14 +149,14 @@ fn production_refuses_what_is_dangerous_there() {
         ("DM__SERVER__PUBLIC_URL", "http://api.example.com", "is not https"),
         ("DM__SERVER__FRONTEND_URL", "http://www.example.com", "is not https"),
         ("DM__SERVER__ALLOWED_ORIGINS", "*", "origin"),
+        ("DM__SERVER__TRUSTED_PROXIES", "10.0.0.0/8, 0.0.0.0/0", "trusts everybody"),
+        ("DM__SERVER__TRUSTED_PROXIES", "::/0", "trusts everybody"),
         ("DM__MAIL__TRANSPORT", "mailbox", "development helper"),
         ("DM__MAIL__SMTP_URL", "smtp://mail.example.com", "is not encrypted"),
         ("DM__CHAT__PROVIDERS__MAIN__BASE_URL", "http://provider.example.com/v1", "is not https"),
         ("DM__DATABASE__URL", "postgres://app@db.example.com/dm", "without a password"),
         ("DM__DATABASE__URL", "postgres://app:p@db.example.com/dm?sslmode=disable", "without TLS"),
         ("DM__DATABASE__URL", "postgres://app:p@db.example.com/dm?sslmode=prefer", "without TLS"),
-        ("DM__SERVER__TRUSTED_PROXIES", "10.0.0.0/8, 0.0.0.0/0", "trusts everybody"),
-        ("DM__SERVER__TRUSTED_PROXIES", "::/0", "trusts everybody"),
         ("DM__SECURITY__MASTER_KEYS", "", "is missing"),
         ("DM__SECURITY__MASTER_KEYS", "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "not random"),
     ] {
@@ -188,6 +194,27 @@ fn development_listens_on_this_machine_only() {
     }
     load(Profile::Development, &[("DM__SERVER__LISTEN", "[::1]:8080")]).unwrap();
     load(Profile::Development, &[("DM__SERVER__LISTEN", "127.0.0.2:8080")]).unwrap();
+}
+
+/// NIST SP 800-63B-4 and our own contract; development differs for what concerns one machine only.
+#[test]
+fn production_has_the_throttles_that_the_documents_name() {
+    use digitalmistress::auth::Rate;
+    use std::time::Duration;
+
+    let throttle = load(Profile::Production, &production()).unwrap().auth.throttle;
+    let rate = |burst, seconds| Rate { burst, every: Duration::from_secs(seconds) };
+    assert_eq!(throttle.login_account, rate(10, 60));
+    assert_eq!(throttle.login_pair, rate(5, 60));
+    assert_eq!(throttle.login_address, rate(30, 3));
+    assert_eq!(throttle.signup_address, rate(5, 1200));
+    assert_eq!(throttle.mail_recipient, rate(3, 3600));
+    assert_eq!(throttle.mail_address, rate(5, 60));
+    assert_eq!(throttle.code_address, rate(20, 6));
+    let development = load(Profile::Development, &[]).unwrap().auth.throttle;
+    assert_eq!(development.login_account, throttle.login_account);
+    let changed = load(Profile::Development, &[("DM__AUTH__THROTTLE__LOGIN_ACCOUNT__BURST", "3")]).unwrap();
+    assert_eq!(changed.auth.throttle.login_account, rate(3, 60));
 }
 
 #[test]

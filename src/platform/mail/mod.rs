@@ -74,6 +74,8 @@ pub struct Letter<'a> {
     pub opening: &'a str,
     /// Something to copy, such as a code, on a line of its own.
     pub code: Option<&'a str>,
+    /// Where to go, on a line of its own.
+    pub link: Option<&'a str>,
     /// What is said after that.
     pub closing: &'a str,
 }
@@ -81,7 +83,8 @@ pub struct Letter<'a> {
 impl Letter<'_> {
     /// Lays the letter out as text and as HTML.
     pub fn lay_out(&self) -> Mail {
-        let values = context! { subject => self.subject, opening => self.opening, code => self.code, closing => self.closing };
+        let Letter { subject, opening, code, link, closing, .. } = *self;
+        let values = context! { subject, opening, code, link, closing };
         let render = |name| {
             let template = LAYOUT.get_template(name);
             template.and_then(|template| template.render(&values)).unwrap_or_else(|_| self.opening.to_owned())
@@ -106,6 +109,7 @@ mod tests {
             subject: "Your code",
             opening: "Hello <b>Ann</b> & co.",
             code: Some("12345678"),
+            link: Some("https://www.example.com/reset#token=dm_a&b"),
             closing: "It is valid for ten minutes.",
         };
         let mail = letter.lay_out();
@@ -116,11 +120,16 @@ mod tests {
                 || mail.html.contains("&lt;b&gt;Ann")
         );
         assert!(mail.html.contains("12345678") && !mail.html.contains("<b>Ann"));
+        let link = "https://www.example.com/reset#token=dm_a&b";
+        assert!(mail.text.lines().any(|line| line == link), "the link has a line of its own");
+        let escaped = link.replace('/', "&#x2f;").replace('&', "&amp;").replace("&amp;#x2f;", "&#x2f;");
+        assert_eq!(mail.html.matches(&escaped).count(), 2, "to click and to copy: {}", mail.html);
     }
 
     #[test]
     fn a_letter_without_a_code_has_no_gap() {
-        let letter = Letter { to: "a@b.c", subject: "s", opening: "One.", code: None, closing: "Two." };
+        let letter =
+            Letter { to: "a@b.c", subject: "s", opening: "One.", code: None, link: None, closing: "Two." };
         assert_eq!(letter.lay_out().text, "One.\n\nTwo.\n");
     }
 }

@@ -14,6 +14,7 @@ const PUBLIC_OPERATIONS: &[(&str, &str)] = &[
     ("POST", "/v1/auth/login"),
     ("POST", "/v1/auth/refresh"),
     ("POST", "/v1/auth/logout"),
+    ("POST", "/v1/auth/unlock"),
     ("GET", "/v1/policies"),
     ("GET", "/v1/companions"),
     ("GET", "/.well-known/jwks.json"),

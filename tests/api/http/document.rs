@@ -160,12 +160,26 @@ async fn live_answers_are_what_the_document_says() {
     let as_json = call("POST", "/v1/chat", message("d", "m1", "Good evening!")).accept_json().await;
     tour.check("POST", "/v1/chat", &as_json);
     tour.check("POST", "/v1/auth/logout", &call("POST", "/v1/auth/logout", Value::Null).await);
+    tour.check("POST", "/v1/auth/unlock", &unlock(&t).await);
     tour.check("GET", "/v1/me", &call("GET", "/v1/me", Value::Null).await);
 
     let all: BTreeSet<(String, String)> =
         operations(&tour.document).into_iter().map(|(method, path, _)| (method, path)).collect();
     let missed: Vec<_> = all.difference(&tour.visited).collect();
     assert!(missed.is_empty(), "not on the tour: {missed:?}");
+}
+
+/// Locks an account and unlocks it by the mail.
+async fn unlock(t: &TestApp) -> Answer {
+    digitalmistress::queries! {
+        scan fn have_failed() = "UPDATE password_failure SET failures = 99";
+    }
+    t.db().write(async |c| have_failed().exec(&c).await).await.unwrap();
+    let wrong = json!({"email": "ann@example.com", "password": "another long enough password"});
+    t.post("/v1/auth/login", wrong).await.problem(401, "invalid_credentials");
+    let mail = t.mail_to("ann@example.com").await.unwrap().text;
+    let token = mail.lines().find_map(|line| Some(line.split_once("#token=")?.1.to_owned())).unwrap();
+    t.post("/v1/auth/unlock", json!({"token": token})).await
 }
 
 #[tokio::test]

@@ -105,6 +105,11 @@ impl TestApp {
         }
     }
 
+    /// Another instance of the program on the same data, beside this one. On PostgreSQL only: a SQLite file has one.
+    pub async fn beside(&self) -> TestApp {
+        Self::on(self.database.clone(), self.clock.clone(), self.settings.clone()).await
+    }
+
     /// Ends the program in order and starts it again on the same data.
     pub async fn restart(self) -> TestApp {
         self.shut_down().await;
