@@ -3,12 +3,13 @@
 CARGO_FLAGS := --locked
 BINARY := target/debug/digitalmistress
 
-.PHONY: help run test golden bench soak fuzz test-peers
+.PHONY: help run test golden deny bench soak fuzz test-peers
 
 help:
 	@echo "make run         build and start everything on this machine (http://localhost:8080)"
 	@echo "make test        format, lints, documentation, every test on SQLite and PostgreSQL, the JavaScript client"
 	@echo "make golden      write the checked-in documents and snapshots anew from the code"
+	@echo "make deny        judge the tree of dependencies: bans, licences, sources (needs cargo-deny)"
 	@echo "make bench       measure; docs/performance.md says what"
 	@echo "make soak        a thousand kill -9 under load, on both engines"
 	@echo "make fuzz        fuzz the provider's stream (needs a nightly toolchain and cargo-fuzz)"
@@ -22,6 +23,9 @@ test:
 
 golden:
 	UPDATE_GOLDEN=1 INSTA_UPDATE=always cargo test $(CARGO_FLAGS)
+
+deny:
+	cargo deny --locked check bans licenses sources
 
 bench:
 	cargo bench $(CARGO_FLAGS) --bench performance

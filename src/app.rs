@@ -1,26 +1,16 @@
-//! The composition root: settings become services, services become routes. The one list of slices.
+//! The composition root: settings become services, services become routes.
 
-use std::{sync::Arc, time::Duration};
+mod routes;
 
-use axum::{
-    Router,
-    http::{HeaderName, HeaderValue, Method, header},
-    middleware,
-    response::{IntoResponse as _, Response},
-};
+use std::sync::Arc;
+
+use axum::Router;
 use secrecy::ExposeSecret as _;
-use serde_json::Value;
-use tower_http::{
-    catch_panic::CatchPanicLayer,
-    cors::{AllowOrigin, CorsLayer},
-};
-use utoipa::OpenApi as _;
-use utoipa_axum::router::OpenApiRouter;
-use uuid::Uuid;
 
+pub use self::routes::{PUBLIC, document};
 use crate::{
-    account, auth,
-    auth::{Auth, caller::Gate},
+    auth,
+    auth::Auth,
     billing,
     billing::Billing,
     chat,
@@ -28,39 +18,21 @@ use crate::{
         Chat, NamedProvider,
         providers::{demo::Demo, openai::OpenAi},
     },
-    config::{Config, MailSettings, Profile, ProviderKind},
+    config::{Config, MailSettings, ProviderKind},
     jobs::Background,
-    openapi,
     platform::{
         clock::SharedClock,
+        data_dir::Instance,
         db::{self, Db, Declared, MIGRATIONS, MigrateError},
-        edge::{Edge, X_REQUEST_ID, edge},
         http_client,
         job::{self, Jobs},
         keyring::{self, KeyError, Keyring},
         mail::{Mailbox, Mailer, Smtp},
-        problem::Problem,
         random::SharedRandom,
         seal::MasterKeys,
         tasks::Tasks,
     },
 };
-
-/// Paths that anybody may call; `*` stands for everything below. Every other route needs a live session.
-pub const PUBLIC: &[&str] = &[
-    "/v1/auth/*",
-    "/v1/policies",
-    "/v1/companions",
-    "/.well-known/jwks.json",
-    "/problems/{code}",
-    "/openapi.json",
-    "/docs",
-    "/docs/*",
-    "/dev/*",
-];
-
-/// How long a browser may remember what another origin may do.
-const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
 
 /// Every query of the program, for the test that prepares them on both engines.
 pub fn queries() -> Vec<(&'static str, &'static [Declared])> {
@@ -89,8 +61,14 @@ pub struct World {
     pub random: SharedRandom,
     /// Background tasks.
     pub tasks: Tasks,
-    /// This instance's id, the same after a restart.
-    pub instance: Uuid,
+}
+
+/// What commands need of the program: identity, over an open database.
+pub struct Identity {
+    /// Identity.
+    pub auth: Auth,
+    /// The database, to be closed at the end.
+    pub db: Db,
 }
 
 /// The program, ready to answer requests.
@@ -99,8 +77,6 @@ pub struct App {
     pub router: Router,
     /// The background work, not started yet.
     pub background: Background,
-    /// Identity, for commands.
-    pub auth: Auth,
     /// The database, to be closed at the end.
     pub db: Db,
     /// The mailbox, in development.
@@ -128,33 +104,77 @@ pub enum StartError {
 }
 
 impl App {
-    /// Opens the database, brings its schema up to date where that is wanted, and builds the services.
-    pub async fn start(config: &Config, world: &World) -> Result<App, StartError> {
+    /// Opens the database, brings its schema up to date where that is wanted, and builds the services of the server that
+    /// `instance` is.
+    pub async fn start(config: &Config, world: &World, instance: Instance) -> Result<App, StartError> {
         prepare_schema(config, world).await?;
         let db = Db::open(&config.database)?;
-        let parts = services(config, world, db.clone()).await;
-        if parts.is_err() {
-            // Leaves the file tidy; the error that matters is the other one.
-            let _ = db.close().await;
+        let app = build(config, world, instance, &db).await;
+        if app.is_err() {
+            close_after_failure(&db).await;
         }
-        let (auth, billing, chat, jobs) = parts?;
-
-        let mailbox =
-            matches!(config.mail, MailSettings::Mailbox).then(|| Mailbox::new(Arc::clone(&world.clock)));
-        let mailer = mailer(config, mailbox.as_ref())?;
-        let router = router(config, world, &auth, &billing, &chat, mailbox.clone());
-        let background = Background {
-            jobs,
-            mailer,
-            auth: auth.clone(),
-            billing,
-            chat,
-            clock: Arc::clone(&world.clock),
-            database: config.database.clone(),
-            lease: config.chat.lease,
-        };
-        Ok(App { router, background, auth, db, mailbox })
+        app
     }
+
+    /// Settles the replies that this instance was making when it last ended. Before the first request is answered.
+    pub async fn recover(&self) -> Result<(), db::Error> {
+        self.background.chat.recover().await
+    }
+}
+
+impl Identity {
+    /// Opens the database, whose schema must be up to date, and identity over it.
+    pub async fn open(config: &Config, world: &World) -> Result<Identity, StartError> {
+        Db::check_schema(&config.database, MIGRATIONS).await?;
+        let db = Db::open(&config.database)?;
+        match foundation(config, world, &db).await {
+            Ok(Foundation { auth, .. }) => Ok(Identity { auth, db }),
+            Err(error) => {
+                close_after_failure(&db).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Leaves the file tidy; the error that matters is another one.
+async fn close_after_failure(db: &Db) {
+    let _ = db.close().await;
+}
+
+async fn build(config: &Config, world: &World, instance: Instance, db: &Db) -> Result<App, StartError> {
+    let Foundation { keyring, jobs, auth } = foundation(config, world, db).await?;
+    let billing = Billing::new(db.clone(), Arc::clone(&world.clock), config.billing.clone());
+    let chat = Chat::new(chat::Start {
+        db: db.clone(),
+        keyring,
+        clock: Arc::clone(&world.clock),
+        random: Arc::clone(&world.random),
+        tasks: world.tasks.clone(),
+        jobs: jobs.clone(),
+        auth: auth.clone(),
+        billing: billing.clone(),
+        companions: config.companions.clone(),
+        route: providers(config)?,
+        settings: config.chat.clone(),
+        instance: instance.id(),
+    });
+    let mailbox =
+        matches!(config.mail, MailSettings::Mailbox).then(|| Mailbox::new(Arc::clone(&world.clock)));
+    let router = routes::router(config, world, &auth, &billing, &chat, mailbox.clone());
+    let background = Background {
+        jobs,
+        mailer: mailer(config, mailbox.as_ref())?,
+        auth,
+        billing,
+        chat,
+        clock: Arc::clone(&world.clock),
+        database: config.database.clone(),
+        lease: config.chat.lease,
+        attempt: job::ATTEMPT,
+        tasks: world.tasks.clone(),
+    };
+    Ok(App { router, background, db: db.clone(), mailbox })
 }
 
 async fn prepare_schema(config: &Config, world: &World) -> Result<(), StartError> {
@@ -170,39 +190,23 @@ async fn prepare_schema(config: &Config, world: &World) -> Result<(), StartError
     Ok(())
 }
 
-async fn services(config: &Config, world: &World, db: Db) -> Result<(Auth, Billing, Chat, Jobs), StartError> {
-    let World { clock, random, tasks, instance } = world.clone();
+/// What everything else stands on.
+struct Foundation {
+    keyring: Keyring,
+    jobs: Jobs,
+    auth: Auth,
+}
+
+async fn foundation(config: &Config, world: &World, db: &Db) -> Result<Foundation, StartError> {
+    let World { clock, random, .. } = world.clone();
     let keys =
         config.master_keys.as_ref().ok_or_else(|| StartError::Setting("there is no master key".into()))?;
     let masters = MasterKeys::parse(keys.expose_secret()).map_err(StartError::Setting)?;
     let keyring = Keyring::open(db.clone(), masters, Arc::clone(&random), Arc::clone(&clock)).await?;
     let jobs = Jobs::new(db.clone(), keyring.clone(), Arc::clone(&clock), Arc::clone(&random));
-    let auth = Auth::start(
-        db.clone(),
-        keyring.clone(),
-        Arc::clone(&clock),
-        Arc::clone(&random),
-        jobs.clone(),
-        config.auth.clone(),
-    )
-    .await?;
-    let billing = Billing::new(db.clone(), Arc::clone(&clock), config.billing.clone());
-    let chat = Chat::new(chat::Start {
-        db,
-        keyring,
-        clock,
-        random,
-        tasks,
-        jobs: jobs.clone(),
-        auth: auth.clone(),
-        billing: billing.clone(),
-        companions: config.companions.clone(),
-        route: providers(config)?,
-        settings: config.chat.clone(),
-        instance,
-    });
-    chat.recover().await?;
-    Ok((auth, billing, chat, jobs))
+    let settings = config.auth.clone();
+    let auth = Auth::start(db.clone(), keyring.clone(), clock, random, jobs.clone(), settings).await?;
+    Ok(Foundation { keyring, jobs, auth })
 }
 
 fn providers(config: &Config) -> Result<Vec<NamedProvider>, StartError> {
@@ -229,89 +233,3 @@ fn mailer(config: &Config, mailbox: Option<&Mailbox>) -> Result<Arc<dyn Mailer>,
         (MailSettings::Mailbox, None) => return Err(StartError::Setting("there is no mailbox".into())),
     })
 }
-
-/// The document with every route that the slices declare.
-#[derive(utoipa::OpenApi)]
-#[openapi(info(
-    title = "DigitalMistress API",
-    version = "1",
-    description = "Sign-up, sessions and companion chat. Errors are `application/problem+json`; their codes are listed \
-                   at `/problems/{code}`. `POST /v1/chat` speaks the AI SDK UI message stream.",
-    license(name = "Proprietary"),
-    contact()
-))]
-struct Document;
-
-fn slices(auth: &Auth, billing: &Billing, chat: &Chat) -> OpenApiRouter {
-    let account = account::http::Account { auth: auth.clone(), billing: billing.clone() };
-    OpenApiRouter::with_openapi(Document::openapi())
-        .merge(auth::http::router(auth.clone()))
-        .merge(account::http::router(account))
-        .merge(chat::http::router(chat.clone()))
-}
-
-impl App {
-    /// The API document.
-    pub fn document(&self) -> Value {
-        let Background { auth, billing, chat, .. } = &self.background;
-        openapi::complete(slices(auth, billing, chat).to_openapi(), PUBLIC)
-    }
-}
-
-fn router(
-    config: &Config,
-    world: &World,
-    auth: &Auth,
-    billing: &Billing,
-    chat: &Chat,
-    mailbox: Option<Mailbox>,
-) -> Router {
-    let (routes, declared) = slices(auth, billing, chat).split_for_parts();
-    let document = openapi::complete(declared, PUBLIC);
-    let only_hosts = (config.profile == Profile::Development)
-        .then(|| ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec().into());
-    let outermost = Edge {
-        random: Arc::clone(&world.random),
-        clock: Arc::clone(&world.clock),
-        https: config.server.public_url.scheme() == "https",
-        only_hosts,
-        proxies: Arc::new(config.server.trusted_proxies.clone()),
-        said_at: Arc::default(),
-    };
-    let mut all = routes.merge(openapi::router(&document));
-    if let Some(mailbox) = mailbox {
-        all = all.merge(mailbox.router());
-    }
-    all.fallback(|| async { Problem::not_found() })
-        .layer(middleware::from_fn_with_state(
-            Gate { auth: auth.clone(), public: PUBLIC },
-            auth::caller::gate,
-        ))
-        .layer(cors(&config.server.allowed_origins))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(outermost, edge))
-}
-
-/// Lets pages of the allowed origins call, and read what they need of the answer.
-fn cors(origins: &[String]) -> CorsLayer {
-    let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
-    CorsLayer::new()
-        .allow_origin(AllowOrigin::list(origins))
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT, X_REQUEST_ID])
-        .expose_headers([
-            X_REQUEST_ID,
-            header::RETRY_AFTER,
-            HeaderName::from_static(chat::ui_stream::PROTOCOL_HEADER.0),
-        ])
-        .max_age(PREFLIGHT_AGE)
-}
-
-/// A handler that panicked failed alone. What it said may hold anything, so it is not repeated.
-fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
-    Problem::internal(Panicked).into_response()
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("a handler panicked")]
-struct Panicked;

@@ -1,10 +1,12 @@
 //! Typed settings: read in layers, judged as a whole, with every fault reported at once.
 
+mod checks;
 mod layers;
 mod reader;
 mod throttle;
 
 use std::{
+    ffi::OsString,
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -24,10 +26,7 @@ use crate::{
         providers::{demo::DemoSettings, openai::OpenAiSettings},
     },
     platform::{
-        db::{self, DatabaseSettings},
-        mail::SmtpSettings,
-        proxies::TrustedProxies,
-        seal::MasterKeys,
+        db::DatabaseSettings, mail::SmtpSettings, proxies::TrustedProxies, seal::MasterKeys,
         telemetry::LogFormat,
     },
 };
@@ -156,7 +155,7 @@ pub struct Sources {
     /// A file that is laid over them.
     pub file: Option<PathBuf>,
     /// The environment.
-    pub env: Vec<(String, String)>,
+    pub env: Vec<(OsString, OsString)>,
 }
 
 impl Config {
@@ -172,8 +171,8 @@ impl Config {
         let config = read(&mut reader, sources.profile);
         if let Some(config) = &config {
             match sources.profile {
-                Profile::Development => check_development(config, &mut reader),
-                Profile::Production => check_production(config, &mut reader),
+                Profile::Development => checks::development(config, &mut reader),
+                Profile::Production => checks::production(config, &mut reader),
             }
         }
         let faults = reader.finish();
@@ -194,9 +193,9 @@ fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
     let migrate_on_start = r.flag("database.migrate_on_start");
     let master_keys = master_keys(r, profile);
     let auth = auth(r, server.as_ref());
-    let billing = billing(r, server.as_ref());
     let chat = chat(r);
     let companions = companions(r);
+    let billing = billing(r, server.as_ref(), companions.as_ref());
     let provider_limits = provider_limits(r);
     let route = route(r);
     let mail = mail(r);
@@ -232,10 +231,10 @@ fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
 fn server(r: &mut Reader, profile: Profile) -> Option<ServerSettings> {
     let listen = r.address("server.listen");
     let metrics_listen = r.optional_address("server.metrics_listen");
-    let given = r.optional_text("server.public_url")?;
-    let public_url = match (given, listen, profile) {
+    let public_url = match (r.optional_text("server.public_url"), listen, profile) {
+        (None, ..) => None,
         // Development is reached where it listens.
-        (None, Some(listen), Profile::Development) => {
+        (Some(None), Some(listen), Profile::Development) => {
             Url::parse(&format!("http://localhost:{}", listen.port())).ok()
         }
         _ => r.url("server.public_url"),
@@ -348,21 +347,41 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
     })
 }
 
-fn billing(r: &mut Reader, server: Option<&ServerSettings>) -> Option<BillingSettings> {
+fn billing(
+    r: &mut Reader,
+    server: Option<&ServerSettings>,
+    companions: Option<&Companions>,
+) -> Option<BillingSettings> {
     let free_messages_per_day = r.number("chat.free_messages_per_day", 0, 1_000_000);
     let free_companions = r.list("chat.free_companions");
-    let free_companions = free_companions?;
-    let all = free_companions.iter().any(|id| id == "*");
+    let free_companions = free_tier(r, free_companions?, companions?)?;
     let frontend = server?.frontend_url.as_str().trim_end_matches('/').to_owned();
     Some(BillingSettings {
         free_messages_per_day: free_messages_per_day?,
-        free_companions: if all {
-            billing::Companions::All
-        } else {
-            billing::Companions::Only(free_companions)
-        },
+        free_companions,
         upgrade_url: format!("{frontend}/subscribe"),
     })
+}
+
+/// Whom the free tier includes. There are no plans yet, so it is the only judge of a companion's `requires_plan`.
+fn free_tier(r: &mut Reader, ids: Vec<String>, companions: &Companions) -> Option<billing::Companions> {
+    let known = r.names_below("chat.companions");
+    if let Some(id) = ids.iter().find(|id| *id != "*" && !known.contains(id)) {
+        r.fault("chat.free_companions", format!("names “{id}”, which is not among chat.companions"));
+        return None;
+    }
+    let included = if ids.iter().any(|id| id == "*") {
+        billing::Companions::All
+    } else {
+        billing::Companions::Only(ids)
+    };
+    for card in companions.cards() {
+        if card.requires_plan.is_some() && included.include(&card.id) {
+            let key = format!("chat.companions.{}.requires_plan", card.id);
+            r.fault(&key, "is set for a companion that chat.free_companions includes");
+        }
+    }
+    Some(included)
 }
 
 fn chat(r: &mut Reader) -> Option<ChatSettings> {
@@ -406,8 +425,10 @@ fn companions(r: &mut Reader) -> Option<Companions> {
             };
             Some((order?, Companion { card, prompt: prompt? }))
         };
-        companions.extend(read());
+        companions.push(read());
     }
+    // Whoever has a fault may be the one who is available.
+    let mut companions = companions.into_iter().collect::<Option<Vec<_>>>()?;
     companions.sort_by_key(|(order, _)| *order);
     if !companions.iter().any(|(_, companion)| companion.card.available) {
         r.fault("chat.companions", "has nobody who is available");
@@ -461,7 +482,12 @@ fn provider(r: &mut Reader, name: &str, headers_timeout: Option<Duration>) -> Op
             "is more than half of context_tokens, and leaves too little for the conversation",
         );
     }
-    if is_demo? {
+    let Some(is_demo) = is_demo else {
+        // Which settings a provider has depends on what it is.
+        r.pass_over(&format!("chat.providers.{name}"));
+        return None;
+    };
+    if is_demo {
         let pace = r.pause(&key("pace"));
         return Some(ProviderKind::Demo(DemoSettings {
             model: model?,
@@ -498,76 +524,4 @@ fn mail(r: &mut Reader) -> Option<MailSettings> {
         r.fault("mail", format!("cannot be used: {what}"));
     }
     Some(MailSettings::Smtp(settings))
-}
-
-/// Development answers to this machine only.
-fn check_development(config: &Config, r: &mut Reader) {
-    if !config.server.listen.ip().is_loopback() {
-        r.fault("server.listen", "is not this machine; development listens on 127.0.0.1 or [::1] only");
-    }
-}
-
-/// Production refuses what would be dangerous there.
-fn check_production(config: &Config, r: &mut Reader) {
-    if config.server.public_url.scheme() != "https" {
-        r.fault("server.public_url", "is not https");
-    }
-    if config.server.frontend_url.scheme() != "https" {
-        r.fault("server.frontend_url", "is not https");
-    }
-    if config.server.trusted_proxies.trusts_everybody() {
-        r.fault("server.trusted_proxies", "trusts everybody, so that anybody can be anybody");
-    }
-    if matches!(config.mail, MailSettings::Mailbox) {
-        r.fault("mail.transport", "is mailbox, which is a development helper");
-    }
-    if let MailSettings::Smtp(smtp) = &config.mail
-        && is_exposed_smtp(smtp.url.expose_secret())
-    {
-        r.fault("mail.smtp_url", "is not encrypted; use smtps:// or smtp://…?tls=required");
-    }
-    for provider in &config.route {
-        match &provider.kind {
-            ProviderKind::Demo(_) => {
-                r.fault("chat.route", format!("names “{}”, which is a development helper", provider.name));
-            }
-            ProviderKind::OpenAi(settings) if is_exposed(&settings.base_url) => {
-                let key = format!("chat.providers.{}.base_url", provider.name);
-                r.fault(&key, "is not https, and not on this machine");
-            }
-            ProviderKind::OpenAi(_) => {}
-        }
-    }
-    if let Ok(postgres) = config.database.url.expose_secret().parse::<tokio_postgres::Config>()
-        && !db::is_this_machine(&postgres)
-    {
-        if postgres.get_password().is_none() {
-            r.fault("database.url", "names another machine without a password");
-        }
-        let says_otherwise = ["sslmode=disable", "sslmode=prefer"];
-        if says_otherwise.iter().any(|mode| config.database.url.expose_secret().contains(mode)) {
-            r.fault(
-                "database.url",
-                "names another machine without TLS; leave sslmode out or use sslmode=require",
-            );
-        }
-    }
-}
-
-fn is_exposed(url: &Url) -> bool {
-    let this_machine = match url.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    url.scheme() != "https" && !this_machine
-}
-
-fn is_exposed_smtp(url: &str) -> bool {
-    let Ok(url) = Url::parse(url) else { return false };
-    let required =
-        url.query_pairs().any(|(name, value)| name == "tls" && (value == "required" || value == "wrapper"));
-    let this_machine = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    url.scheme() != "smtps" && !required && !this_machine
 }

@@ -1,9 +1,10 @@
 //! What runs in the background: due jobs, and housekeeping now and then.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::{FutureExt as _, future::join_all};
 use jiff::SignedDuration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     auth::Auth,
@@ -18,12 +19,16 @@ use crate::{
     },
 };
 
+/// Jobs that are run at once: a mail server that hangs holds up some of them, and not the rest.
+const RUNNERS: usize = 4;
 /// How often due jobs are looked for when nobody calls.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long to wait after the database failed.
+/// How long to wait after the database failed or a round panicked.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How often rows that have had their time are removed.
 const HOUSEKEEPING: Duration = Duration::from_mins(10);
+/// What one step of removing old rows removes at most, see the `LIMIT` of its queries.
+const STEP: u64 = 500;
 /// How long a job that was put aside is kept.
 const DEAD_JOB_LIFE: SignedDuration = SignedDuration::from_hours(30 * 24);
 
@@ -46,43 +51,68 @@ pub struct Background {
     pub database: DatabaseSettings,
     /// How often replies of dead instances are looked for.
     pub lease: Duration,
+    /// How long one attempt at a job may take.
+    pub attempt: Duration,
+    /// Background tasks, which tell when the program ends.
+    pub tasks: Tasks,
 }
 
 impl Background {
     /// Starts the background work.
-    pub fn start(self, tasks: &Tasks) {
-        tasks.spawn(self.clone().run_jobs(tasks.clone()));
-        tasks.spawn(self.clone().settle_abandoned_replies(tasks.clone()));
-        tasks.spawn(self.keep_house(tasks.clone()));
+    pub fn start(self) {
+        let tasks = self.tasks.clone();
+        for _ in 0..RUNNERS {
+            tasks.spawn(self.clone().run_jobs());
+        }
+        tasks.spawn(self.clone().settle_abandoned_replies());
+        tasks.spawn(self.keep_house());
     }
 
-    async fn run_jobs(self, tasks: Tasks) {
-        while !tasks.is_stopping() {
-            let pause = match self.run_due().await {
-                Ok(()) => LOOK,
-                Err(error) => {
-                    tracing::error!(%error, "jobs cannot be run");
-                    PAUSE
-                }
-            };
-            tokio::select! {
-                () = self.jobs.woken() => {}
-                () = sleep(pause) => {}
-                () = tasks.stopping() => {}
+    async fn run_jobs(self) {
+        rounds(&self.tasks, || self.job_round(), || self.jobs.woken()).await;
+    }
+
+    async fn job_round(&self) -> Duration {
+        match self.run_one_by_one().await {
+            Ok(()) => LOOK,
+            Err(error) => {
+                tracing::error!(%error, "jobs cannot be run");
+                PAUSE
             }
         }
     }
 
-    /// Runs every job that is due, one after the other.
+    /// Runs every job that is due, a few at once, and returns when all of them have been tried.
+    ///
+    /// # Errors
+    ///
+    /// When no more jobs can be handed out. Those that had been are finished all the same.
     pub async fn run_due(&self) -> Result<(), ClaimError> {
-        while let Some(job) = self.jobs.claim().await? {
-            let result = self.run(&job).await;
+        join_all((0..RUNNERS).map(|_| self.run_one_by_one())).await.into_iter().collect()
+    }
+
+    /// Runs jobs until none is due, or the program is ending.
+    async fn run_one_by_one(&self) -> Result<(), ClaimError> {
+        while !self.tasks.is_stopping()
+            && let Some(job) = self.jobs.claim().await?
+        {
+            let result = self.attempt(&job).await;
             if let Err(error) = &result {
                 tracing::warn!(job = %job.id, kind = job.kind, attempt = job.attempts, %error, "a job failed");
             }
             self.jobs.settle(&job, result).await?;
         }
         Ok(())
+    }
+
+    /// Tries a job once, for a limited time. One that panics has failed.
+    async fn attempt(&self, job: &Job) -> Result<(), JobError> {
+        let attempt = AssertUnwindSafe(self.run(job)).catch_unwind();
+        match timeout(self.attempt, attempt).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(JobError::Later("it panicked".into())),
+            Err(_) => Err(JobError::Later("it took too long".into())),
+        }
     }
 
     async fn run(&self, job: &Job) -> Result<(), JobError> {
@@ -99,36 +129,35 @@ impl Background {
         }
     }
 
-    async fn settle_abandoned_replies(self, tasks: Tasks) {
-        loop {
-            tokio::select! {
-                () = sleep(self.lease) => {}
-                () = tasks.stopping() => return,
-            }
-            if let Err(error) = self.chat.sweep().await {
-                tracing::error!(%error, "abandoned replies cannot be settled");
-            }
-        }
+    async fn settle_abandoned_replies(self) {
+        rounds(&self.tasks, || self.settling_round(), pending).await;
     }
 
-    async fn keep_house(self, tasks: Tasks) {
-        loop {
-            if let Err(error) = self.sweep().await {
-                tracing::error!(%error, "housekeeping failed");
-            }
-            tokio::select! {
-                () = sleep(HOUSEKEEPING) => {}
-                () = tasks.stopping() => return,
-            }
+    async fn settling_round(&self) -> Duration {
+        if let Err(error) = self.chat.sweep().await {
+            tracing::error!(%error, "abandoned replies cannot be settled");
         }
+        self.lease
+    }
+
+    async fn keep_house(self) {
+        rounds(&self.tasks, || self.housekeeping_round(), pending).await;
+    }
+
+    async fn housekeeping_round(&self) -> Duration {
+        if let Err(error) = self.sweep().await {
+            tracing::error!(%error, "housekeeping failed");
+        }
+        HOUSEKEEPING
     }
 
     /// One round of housekeeping.
     pub async fn sweep(&self) -> Result<(), db::Error> {
         let now = self.clock.now();
-        self.auth.sweep().await?;
-        self.billing.sweep().await?;
-        self.jobs.remove_dead(now.saturating_sub(DEAD_JOB_LIFE).unwrap_or(now)).await?;
+        let dead = now.saturating_sub(DEAD_JOB_LIFE).unwrap_or(now);
+        self.step_by_step(|| self.auth.sweep()).await?;
+        self.step_by_step(|| self.billing.sweep()).await?;
+        self.step_by_step(|| self.jobs.remove_dead(dead)).await?;
         if let Some(file) = self.database.sqlite_path() {
             let removed = db::remove_old_key_backups(&file, now)?;
             if removed > 0 {
@@ -140,5 +169,74 @@ impl Background {
             metrics::gauge!("jobs", "status" => count.status).set(jobs);
         }
         Ok(())
+    }
+
+    /// Removes what is old in small transactions, so that nobody waits long for one, until there is no more.
+    async fn step_by_step<R>(&self, remove: impl Fn() -> R) -> db::Result<()>
+    where
+        R: Future<Output = db::Result<u64>>,
+    {
+        while remove().await? >= STEP && !self.tasks.is_stopping() {}
+        Ok(())
+    }
+}
+
+/// Works in rounds until the program ends. Each round says how long to pause, unless there is a call before. One that
+/// panics costs only itself.
+async fn rounds<R, C>(tasks: &Tasks, round: impl Fn() -> R, called: impl Fn() -> C)
+where
+    R: Future<Output = Duration>,
+    C: Future<Output = ()>,
+{
+    while !tasks.is_stopping() {
+        let pause = AssertUnwindSafe(round()).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!("a round of background work panicked");
+            PAUSE
+        });
+        tokio::select! {
+            () = called() => {}
+            () = sleep(pause) => {}
+            () = tasks.stopping() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::platform::telemetry::tests::logged;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_that_panics_is_logged_and_the_next_one_comes() {
+        let (log, _logging) = logged();
+        let (tasks, begun) = (Tasks::default(), AtomicUsize::new(0));
+        let round = || async {
+            match begun.fetch_add(1, Ordering::Relaxed) {
+                0 => panic!("private words"),
+                1 => {}
+                _ => tasks.stop(),
+            }
+            LOOK
+        };
+        rounds(&tasks, round, pending).await;
+        assert_eq!(begun.into_inner(), 3);
+        assert!(log.text().contains("a round of background work panicked"));
+        assert!(!log.text().contains("private words"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_ends_the_pause() {
+        let (tasks, begun) = (Tasks::default(), AtomicUsize::new(0));
+        let round = || async {
+            if begun.fetch_add(1, Ordering::Relaxed) == 9 {
+                tasks.stop();
+            }
+            HOUSEKEEPING
+        };
+        let started = tokio::time::Instant::now();
+        rounds(&tasks, round, || async {}).await;
+        assert!(started.elapsed() < HOUSEKEEPING);
     }
 }

@@ -7,7 +7,6 @@ use digitalmistress::commands::{Cli, run};
 
 fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-    let env = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let env = std::env::vars_os();
     run(&Cli::parse(), env.collect())
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::platform::{
     extract::ApiPath,
     problem::{Code, Problem},
+    public::PublicPaths,
 };
 
 /// Where the viewer's script is.
@@ -27,17 +28,11 @@ const DOCS_POLICY: HeaderValue = HeaderValue::from_static(
 );
 
 /// Completes the document: who may call what, and that every call may fail with a problem.
-pub fn complete(declared: utoipa::openapi::OpenApi, public: &[&str]) -> Value {
+pub fn complete(declared: utoipa::openapi::OpenApi, public: PublicPaths) -> Value {
     let mut document = serde_json::to_value(declared).unwrap_or_default();
-    let is_public = |path: &str| {
-        public.iter().any(|public| match public.strip_suffix('*') {
-            Some(prefix) => path.starts_with(prefix),
-            None => path == *public,
-        })
-    };
     if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
         for (path, operations) in paths {
-            let security = if is_public(path) { json!([]) } else { json!([{"access_token": []}]) };
+            let security = if public.include(path) { json!([]) } else { json!([{"access_token": []}]) };
             for operation in
                 operations.as_object_mut().into_iter().flat_map(|operations| operations.values_mut())
             {

@@ -21,12 +21,8 @@ pub struct Account {
 }
 
 /// The routes.
-pub fn router(account: Account) -> OpenApiRouter {
-    OpenApiRouter::new()
-        .routes(routes!(session))
-        .routes(routes!(me, change_me))
-        .routes(routes!(consent))
-        .with_state(account)
+pub fn routes() -> OpenApiRouter<Account> {
+    OpenApiRouter::new().routes(routes!(session)).routes(routes!(me, change_me)).routes(routes!(consent))
 }
 
 #[derive(Serialize, ToSchema)]

@@ -8,21 +8,25 @@ use axum::{
 };
 
 use super::{Auth, Caller};
-use crate::platform::problem::{Code, Problem};
+use crate::platform::{
+    problem::{Code, Problem},
+    public::PublicPaths,
+};
 
 /// What the gate has to know.
 #[derive(Clone)]
 pub struct Gate {
     /// Who knows the sessions.
     pub auth: Auth,
-    /// Path templates that anybody may call. One that ends with `*` stands for everything below it.
-    pub public: &'static [&'static str],
+    /// What anybody may call.
+    pub public: PublicPaths,
 }
 
 /// The middleware in front of every route: finds out who calls, or refuses.
 pub async fn gate(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     // Without a template no route matched, and the fallback answers 404 to everybody.
-    let open = request.extensions().get::<MatchedPath>().is_none_or(|path| gate.is_public(path.as_str()));
+    let open =
+        request.extensions().get::<MatchedPath>().is_none_or(|path| gate.public.include(path.as_str()));
     if !open {
         match identify(&gate.auth, request.headers()).await {
             Ok(caller) => {
@@ -32,15 +36,6 @@ pub async fn gate(State(gate): State<Gate>, mut request: Request, next: Next) ->
         }
     }
     next.run(request).await
-}
-
-impl Gate {
-    fn is_public(&self, path: &str) -> bool {
-        self.public.iter().any(|public| match public.strip_suffix('*') {
-            Some(prefix) => path.starts_with(prefix),
-            None => path == *public,
-        })
-    }
 }
 
 async fn identify(auth: &Auth, headers: &HeaderMap) -> Result<Caller, Problem> {

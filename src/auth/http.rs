@@ -18,7 +18,7 @@ use crate::platform::{
 };
 
 /// The routes.
-pub fn router(auth: Auth) -> OpenApiRouter {
+pub fn routes() -> OpenApiRouter<Auth> {
     OpenApiRouter::new()
         .merge(signup::http::router())
         .merge(login::http::router())
@@ -26,7 +26,6 @@ pub fn router(auth: Auth) -> OpenApiRouter {
         .merge(session::http::router())
         .merge(consents::http::router())
         .merge(tokens::http::router())
-        .with_state(auth)
 }
 
 /// What a client gets when it signs in.
@@ -105,6 +104,7 @@ impl From<AuthError> for Problem {
             AuthError::Storage(error) | AuthError::Key(KeyError::Storage(error)) => Problem::storage(error),
             AuthError::Hash(HashError::Unreadable | HashError::UnknownKey | HashError::Failed)
             | AuthError::Key(_)
+            | AuthError::Job(_)
             | AuthError::Stored(_)
             | AuthError::Signing => Problem::internal(error),
         }

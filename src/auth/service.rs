@@ -13,15 +13,12 @@ use super::{
 use crate::platform::{
     clock::SharedClock,
     db::{self, Db},
-    job::Jobs,
+    job::{Jobs, PrepareError},
     keyring::{KeyError, Keyring, Service},
     problem::{FieldError, Invalid},
     random::SharedRandom,
     seal::DoesNotOpen,
 };
-
-/// The most rows that a transaction removes. The queries say so, too.
-const BATCH: u64 = 500;
 
 /// Identity.
 #[derive(Clone)]
@@ -90,6 +87,9 @@ pub enum AuthError {
     /// Stored data that cannot be read, or could not be written in its form.
     #[error("what {0} holds cannot be read")]
     Stored(&'static str),
+    /// A mail could not be written down.
+    #[error(transparent)]
+    Job(#[from] PrepareError),
     /// An access token could not be signed.
     #[error("an access token could not be signed")]
     Signing,
@@ -134,9 +134,9 @@ impl Auth {
         Ok(Auth(Arc::new(Parts { db, keyring, clock, random, jobs, hasher, tokens, settings })))
     }
 
-    /// Removes all rows that have had their time, a batch of one table in each transaction, so that others come between.
-    /// Called now and then.
-    pub async fn sweep(&self) -> Result<(), db::Error> {
+    /// Removes a batch of the rows of each table that have had their time, each in a transaction of its own. Returns how
+    /// many the largest batch had; called again while that is a whole one.
+    pub async fn sweep(&self) -> Result<u64, db::Error> {
         use lockout::store::remove_failures_of_nobody;
         use session::store::remove_ended_sessions;
         use signup::store::{remove_expired_age_refusals, remove_expired_signups};
@@ -144,19 +144,14 @@ impl Auth {
 
         let (db, now) = (&self.0.db, self.now());
         let before = lockout::forgotten_before(now);
-        loop {
-            let removed = [
-                db.write(async move |c| remove_expired_signups(now).exec(&c).await).await?,
-                db.write(async move |c| remove_expired_age_refusals(now).exec(&c).await).await?,
-                db.write(async move |c| remove_ended_sessions(now).exec(&c).await).await?,
-                db.write(async move |c| remove_full_buckets(now).exec(&c).await).await?,
-                db.write(async move |c| remove_failures_of_nobody(before).exec(&c).await).await?,
-            ];
-            if removed.into_iter().all(|rows| rows < BATCH) {
-                return Ok(());
-            }
-            tokio::task::yield_now().await;
-        }
+        let removed = [
+            db.write(async move |c| remove_expired_signups(now).exec(&c).await).await?,
+            db.write(async move |c| remove_expired_age_refusals(now).exec(&c).await).await?,
+            db.write(async move |c| remove_ended_sessions(now).exec(&c).await).await?,
+            db.write(async move |c| remove_full_buckets(now).exec(&c).await).await?,
+            db.write(async move |c| remove_failures_of_nobody(before).exec(&c).await).await?,
+        ];
+        Ok(removed.into_iter().max().unwrap_or(0))
     }
 
     /// A keyed hash of an address: all that is stored of one that is not a user's.

@@ -104,7 +104,7 @@ impl Billing {
         })
     }
 
-    /// Removes the counts of days long gone.
+    /// Removes up to 500 counts of days long gone; returns how many.
     pub async fn sweep(&self) -> Result<u64> {
         let before = time::utc_day(self.clock.now()).saturating_sub(DAYS_KEPT);
         self.db.write(async move |c| store::remove_old_days(before).exec(&c).await).await

@@ -45,7 +45,7 @@ const CHAT_BODY_LIMIT: usize = 256 * 1024;
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(15);
 
 /// The routes.
-pub fn router(chat: Chat) -> OpenApiRouter {
+pub fn routes() -> OpenApiRouter<Chat> {
     OpenApiRouter::new()
         .routes(routes!(companions))
         .routes(routes!(send_message))
@@ -54,7 +54,6 @@ pub fn router(chat: Chat) -> OpenApiRouter {
         .routes(routes!(conversations, create_conversation))
         .routes(routes!(conversation, change_conversation, delete_conversation))
         .routes(routes!(messages))
-        .with_state(chat)
 }
 
 /// The companions
@@ -488,7 +487,7 @@ fn problem(error: ChatError, chat: &Chat) -> Problem {
         }
         ChatError::Auth(error) => error.into(),
         ChatError::Storage(error) | ChatError::Key(KeyError::Storage(error)) => Problem::storage(error),
-        ChatError::Key(KeyError::DoesNotOpen(_)) => Problem::internal(error),
+        ChatError::Key(KeyError::DoesNotOpen(_)) | ChatError::Job(_) => Problem::internal(error),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     platform::{
         clock::SharedClock,
         db::{self, Db},
-        job::Jobs,
+        job::{Jobs, PrepareError},
         keyring::{KeyError, Keyring},
         problem::{FieldError, Invalid},
         random::SharedRandom,
@@ -106,6 +106,9 @@ pub enum ChatError {
     /// A key or sealed value does not open.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Work that is left for later could not be written down.
+    #[error(transparent)]
+    Job(#[from] PrepareError),
     /// The database failed.
     #[error(transparent)]
     Storage(#[from] db::Error),

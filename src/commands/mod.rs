@@ -4,13 +4,12 @@ mod banner;
 mod serve;
 mod user;
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use uuid::Uuid;
 
 use crate::{
-    app::{App, World},
+    app::{self, World},
     config::{Config, Fault, Profile, Sources},
     platform::{
         clock::SystemClock,
@@ -68,7 +67,7 @@ enum Command {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs a command.
-pub fn run(cli: &Cli, env: Vec<(String, String)>) -> ExitCode {
+pub fn run(cli: &Cli, env: Vec<(OsString, OsString)>) -> ExitCode {
     match try_run(cli, env) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -78,11 +77,10 @@ pub fn run(cli: &Cli, env: Vec<(String, String)>) -> ExitCode {
     }
 }
 
-fn try_run(cli: &Cli, env: Vec<(String, String)>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+fn try_run(cli: &Cli, env: Vec<(OsString, OsString)>) -> Result<(), Failure> {
     if matches!(cli.command, Command::Openapi) {
-        // Needs no settings of the operator's: the document is the same everywhere.
-        return say(&format!("{:#}", runtime.block_on(document())?));
+        // Needs no settings: the document is the same everywhere.
+        return say(&format!("{:#}", app::document()));
     }
     let sources = sources(cli, env)?;
     let mut config = Config::load(&sources).map_err(|faults| list(&faults))?;
@@ -92,6 +90,7 @@ fn try_run(cli: &Cli, env: Vec<(String, String)>) -> Result<(), Failure> {
     let world = real_world();
     add_development_key(&mut config, &world)?;
     crate::platform::telemetry::start_logging(config.log_format, config.log_level);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match &cli.command {
             Command::Dev | Command::Serve => serve::serve(config, world).await,
@@ -102,19 +101,15 @@ fn try_run(cli: &Cli, env: Vec<(String, String)>) -> Result<(), Failure> {
     })
 }
 
-/// The machine's clock and randomness. The instance is nobody until a data directory is taken.
+/// The machine's clock and randomness.
 fn real_world() -> World {
-    World {
-        clock: Arc::new(SystemClock),
-        random: Arc::new(SystemRandom),
-        tasks: Tasks::default(),
-        instance: Uuid::nil(),
-    }
+    World { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), tasks: Tasks::default() }
 }
 
-fn sources(cli: &Cli, env: Vec<(String, String)>) -> Result<Sources, Failure> {
-    let from_env = env.iter().find(|(name, _)| name == "DM_PROFILE").map(|(_, value)| value.as_str());
-    let given = match (cli.options.profile, from_env) {
+fn sources(cli: &Cli, env: Vec<(OsString, OsString)>) -> Result<Sources, Failure> {
+    let from_env =
+        env.iter().find(|(name, _)| name == "DM_PROFILE").map(|(_, value)| value.to_string_lossy());
+    let given = match (cli.options.profile, from_env.as_deref()) {
         (Some(ProfileName::Development), _) | (None, Some("development")) => Some(Profile::Development),
         (Some(ProfileName::Production), _) | (None, Some("production")) => Some(Profile::Production),
         (None, None) => None,
@@ -156,21 +151,6 @@ async fn migrate(config: &Config, world: &World) -> Result<(), Failure> {
         say(&format!("applied {name}"))?;
     }
     if done.applied.is_empty() { say("The schema is up to date.") } else { Ok(()) }
-}
-
-/// The API document, from an app over an empty database.
-pub async fn document() -> Result<serde_json::Value, Failure> {
-    let scratch = std::env::temp_dir().join(format!("digitalmistress-openapi-{}", std::process::id()));
-    let env = vec![("DM__SERVER__DATA_DIR".to_owned(), scratch.display().to_string())];
-    let sources = Sources { profile: Profile::Development, file: None, env };
-    let mut config = Config::load(&sources).map_err(|faults| list(&faults))?;
-    let world = real_world();
-    add_development_key(&mut config, &world)?;
-    let app = App::start(&config, &world).await?;
-    let document = app.document();
-    app.db.close().await?;
-    std::fs::remove_dir_all(&scratch)?;
-    Ok(document)
 }
 
 /// Prints a line for whoever gave the command. A closed pipe ends the command.

@@ -16,7 +16,7 @@ use super::{Failure, banner};
 use crate::{
     app::{App, World},
     config::{Config, Profile},
-    platform::{data_dir::DataDir, server, tasks::Tasks, telemetry},
+    platform::{data_dir::DataDir, lock::FileLock, server, tasks::Tasks, telemetry},
 };
 
 /// How long wrapping up may take after running work was told to.
@@ -27,15 +27,18 @@ const METRICS_CONNECTIONS: usize = 16;
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// Runs the server until it is told to end.
-pub async fn serve(config: Config, mut world: World) -> Result<(), Failure> {
+pub async fn serve(config: Config, world: World) -> Result<(), Failure> {
     let data_dir = DataDir::take(&config.server.data_dir, &*world.random, world.clock.now())?;
-    world.instance = data_dir.instance;
-    let metrics = telemetry::start_metrics();
+    let _database = take_database(&config)?;
     let listeners = listen(&config).await?;
-    let app = App::start(&config, &world).await?;
+    let metrics = collect_metrics(&config).await?;
+    let app = App::start(&config, &world, data_dir.instance).await?;
+    app.recover().await?;
 
-    app.background.clone().start(&world.tasks);
-    serve_metrics(&config, &world.tasks, metrics).await?;
+    app.background.clone().start();
+    if let Some((listener, metrics)) = metrics {
+        serve_metrics(listener, &metrics, &world.tasks);
+    }
     wait_for_a_signal(&world.tasks)?;
     let address = listeners.first().map(TcpListener::local_addr).transpose()?;
     tracing::info!(address = address.map(tracing::field::display), "ready");
@@ -55,6 +58,17 @@ pub async fn serve(config: Config, mut world: World) -> Result<(), Failure> {
     app.db.close().await?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Two servers on one SQLite file would settle each other's replies, wherever their data directories are. Commands take
+/// no lock: they work beside a server.
+fn take_database(config: &Config) -> Result<Option<FileLock>, Failure> {
+    let Some(file) = config.database.sqlite_path() else { return Ok(None) };
+    match FileLock::take_beside(&file) {
+        Ok(Some(lock)) => Ok(Some(lock)),
+        Ok(None) => Err(format!("another server is using the database file {}", file.display()).into()),
+        Err(error) => Err(format!("the database file {} cannot be locked: {error}", file.display()).into()),
+    }
 }
 
 /// Binds the address; in development the same port of the other loopback family, too, because `localhost` may mean either.
@@ -112,29 +126,30 @@ fn end_running_work_after(tasks: &Tasks, limit: Duration) {
     });
 }
 
-async fn serve_metrics(
-    config: &Config,
-    tasks: &Tasks,
-    metrics: Option<PrometheusHandle>,
-) -> Result<(), Failure> {
-    let (Some(address), Some(metrics)) = (config.server.metrics_listen, metrics) else { return Ok(()) };
+/// Starts collecting metrics where somebody can read them. Collected without being read or tidied, they would fill the
+/// memory.
+async fn collect_metrics(config: &Config) -> Result<Option<(TcpListener, PrometheusHandle)>, Failure> {
+    let Some(address) = config.server.metrics_listen else { return Ok(None) };
     let listener =
         TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    Ok(Some((listener, telemetry::start_metrics()?)))
+}
+
+fn serve_metrics(listener: TcpListener, metrics: &PrometheusHandle, tasks: &Tasks) {
     let rendered = metrics.clone();
     let router = Router::new().route("/metrics", get(|| async move { rendered.render() }));
     let serving = tasks.clone();
     tasks.spawn(async move {
         server::serve(vec![listener], router, &serving, METRICS_CONNECTIONS, Duration::ZERO).await;
     });
-    let tidying = tasks.clone();
+    let (tidied, tidying) = (metrics.clone(), tasks.clone());
     tasks.spawn(async move {
         while !tidying.is_stopping() {
-            metrics.run_upkeep();
+            tidied.run_upkeep();
             tokio::select! {
                 () = tokio::time::sleep(METRICS_UPKEEP) => {}
                 () = tidying.stopping() => {}
             }
         }
     });
-    Ok(())
 }

@@ -7,10 +7,9 @@ use secrecy::SecretString;
 
 use super::{Failure, say};
 use crate::{
-    app::{App, World},
+    app::{Identity, World},
     auth::{AuthError, Email, Password, Role},
     config::Config,
-    platform::db::{Db, MIGRATIONS},
 };
 
 /// Managing users.
@@ -55,10 +54,9 @@ pub async fn run(command: &UserCommand, config: &Config, world: &World) -> Resul
         RoleName::Admin => Role::Admin,
     };
 
-    Db::check_schema(&config.database, MIGRATIONS).await?;
-    let app = App::start(config, world).await?;
-    let created = app.auth.create_user(email, password, role).await;
-    app.db.close().await?;
+    let identity = Identity::open(config, world).await?;
+    let created = identity.auth.create_user(email, password, role).await;
+    identity.db.close().await?;
     match created {
         Ok(id) => say(&format!("created {id}")),
         Err(AuthError::Invalid(errors)) => {

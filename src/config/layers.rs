@@ -1,6 +1,10 @@
 //! Where settings come from: files and variables, laid over each other.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use toml::{Table, Value};
 
@@ -28,8 +32,19 @@ pub enum Profile {
 pub struct Setting {
     /// The value, typed in a file, text in a variable.
     pub value: Value,
-    /// What to call the layer in a message.
-    pub origin: String,
+    /// The layer.
+    pub origin: Origin,
+}
+
+/// A layer.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// A file that is compiled in.
+    BuiltIn,
+    /// A file of the operator's.
+    File(PathBuf),
+    /// An environment variable.
+    Variable(String),
 }
 
 /// All settings by dotted name, after laying the layers over each other.
@@ -39,7 +54,7 @@ pub type Settings = BTreeMap<String, Setting>;
 pub fn load(
     profile: Profile,
     file: Option<&Path>,
-    env: &[(String, String)],
+    env: &[(OsString, OsString)],
     faults: &mut Vec<Fault>,
 ) -> Settings {
     let mut settings = Settings::new();
@@ -47,25 +62,32 @@ pub fn load(
         Profile::Development => ("config/development.toml", DEVELOPMENT),
         Profile::Production => ("config/production.toml", PRODUCTION),
     };
-    add_toml(&mut settings, "config/default.toml", DEFAULT, faults);
-    add_toml(&mut settings, "config/companions.toml", COMPANIONS, faults);
-    add_toml(&mut settings, name, profile, faults);
+    add_toml(&mut settings, &Origin::BuiltIn, "config/default.toml", DEFAULT, faults);
+    add_toml(&mut settings, &Origin::BuiltIn, "config/companions.toml", COMPANIONS, faults);
+    add_toml(&mut settings, &Origin::BuiltIn, name, profile, faults);
     if let Some(path) = file {
-        let origin = path.display().to_string();
+        let name = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => add_toml(&mut settings, &origin, &text, faults),
-            Err(error) => faults.push(Fault::new(origin, format!("cannot be read: {error}"))),
+            Ok(text) => add_toml(&mut settings, &Origin::File(path.to_owned()), &name, &text, faults),
+            Err(error) => faults.push(Fault::new(name, format!("cannot be read: {error}"))),
         }
     }
-    for (name, text) in env {
+    for (name, value) in env {
+        // A name that is not UTF-8 is none of ours: it is reported as such when it begins like one.
+        let name = name.to_string_lossy();
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
         let key = rest.split("__").map(str::to_ascii_lowercase).collect::<Vec<_>>().join(".");
-        settings.insert(key, Setting { value: Value::String(text.clone()), origin: name.clone() });
+        let Some(text) = value.to_str() else {
+            faults.push(Fault::new(name.into_owned(), "is not UTF-8".into()));
+            continue;
+        };
+        let origin = Origin::Variable(name.into_owned());
+        settings.insert(key, Setting { value: Value::String(text.to_owned()), origin });
     }
     settings
 }
 
-fn add_toml(settings: &mut Settings, origin: &str, text: &str, faults: &mut Vec<Fault>) {
+fn add_toml(settings: &mut Settings, origin: &Origin, name: &str, text: &str, faults: &mut Vec<Fault>) {
     match text.parse::<Table>() {
         Ok(table) => add_table(settings, origin, "", table),
         // The parser's own message quotes the line, which may hold a secret.
@@ -73,18 +95,18 @@ fn add_toml(settings: &mut Settings, origin: &str, text: &str, faults: &mut Vec<
             let line =
                 error.span().map_or(0, |span| text.bytes().take(span.start).filter(|b| *b == b'\n').count());
             let line = line.saturating_add(1);
-            faults.push(Fault::new(origin.to_owned(), format!("line {line} is not TOML")));
+            faults.push(Fault::new(name.to_owned(), format!("line {line} is not TOML")));
         }
     }
 }
 
-fn add_table(settings: &mut Settings, origin: &str, prefix: &str, table: Table) {
+fn add_table(settings: &mut Settings, origin: &Origin, prefix: &str, table: Table) {
     for (name, value) in table {
         let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         match value {
             Value::Table(table) => add_table(settings, origin, &key, table),
             value => {
-                settings.insert(key, Setting { value, origin: origin.to_owned() });
+                settings.insert(key, Setting { value, origin: origin.clone() });
             }
         }
     }

@@ -10,12 +10,9 @@ use url::Url;
 
 use super::{
     Fault,
-    layers::{Setting, Settings},
+    layers::{Origin, Setting, Settings},
 };
 use crate::platform::proxies::Network;
-
-/// Where the files are from that are compiled in.
-const BUILT_IN: &str = "config/";
 
 /// Reads settings and remembers which were asked for: what is left over is unknown.
 pub struct Reader {
@@ -56,6 +53,12 @@ impl Reader {
             .filter_map(|rest| rest.split_once('.').map(|(name, _)| name))
             .collect();
         names.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Passes over a table that cannot be understood: what is in it is not to be called unknown.
+    pub fn pass_over(&mut self, table: &str) {
+        let below = format!("{table}.");
+        self.asked.extend(self.settings.keys().filter(|key| key.starts_with(&below)).cloned());
     }
 
     fn ask(&mut self, key: &str) -> Option<Setting> {
@@ -219,11 +222,17 @@ impl Reader {
 
     /// A secret, given as such or as the path of a file in `KEY_file`. Never shown. `None` where it is empty.
     pub fn secret(&mut self, key: &str) -> Option<Option<SecretString>> {
-        let direct =
-            self.ask(key).and_then(|setting| setting.value.as_str().map(|text| text.trim().to_owned()));
-        let direct = direct.filter(|text| !text.is_empty());
+        let given = self.ask(key);
         let file_key = format!("{key}_file");
         let file = self.ask(&file_key);
+        let direct = match given.as_ref().map(|setting| setting.value.as_str()) {
+            Some(None) => {
+                self.fault(key, "is not text");
+                return None;
+            }
+            Some(Some(text)) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
+            None => None,
+        };
         match (direct, file) {
             (Some(_), Some(_)) => {
                 self.fault(&file_key, format!("and {} are both set", variable(key)));
@@ -254,12 +263,10 @@ fn is_plain(url: &Url) -> bool {
 
 /// The name under which an operator knows a setting: the key in a file of theirs, else the variable that sets it.
 fn name(key: &str, setting: &Setting) -> String {
-    if setting.origin.starts_with("DM__") {
-        setting.origin.clone()
-    } else if setting.origin.starts_with(BUILT_IN) {
-        variable(key)
-    } else {
-        format!("{key} ({})", setting.origin)
+    match &setting.origin {
+        Origin::BuiltIn => variable(key),
+        Origin::File(path) => format!("{key} ({})", path.display()),
+        Origin::Variable(name) => name.clone(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The directory that one instance keeps its files in: its identity, its lock, and in development its master key.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
@@ -11,12 +11,12 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::{random::Random, seal::MasterKeys};
+use super::{lock::FileLock, random::Random, seal::MasterKeys};
 
 /// Why the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// Another server uses it. Two on one SQLite file would settle each other's replies.
+    /// Another server uses it, and two would work in one name.
     #[error("another server is using the data directory {0}")]
     InUse(String),
     /// A file could not be read or written.
@@ -24,33 +24,36 @@ pub enum DataDirError {
     Io(#[from] io::Error),
 }
 
+/// Who a server is among those on one database: the same after a restart. Whoever has none, such as a command beside a
+/// running server, makes no replies and settles none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instance(Uuid);
+
+impl Instance {
+    /// The id, as it is stored.
+    pub fn id(self) -> Uuid {
+        self.0
+    }
+}
+
 /// A directory that this process has for itself, as long as the value lives.
 #[derive(Debug)]
 pub struct DataDir {
-    /// Who this instance is: the same after a restart.
-    pub instance: Uuid,
-    _lock: File,
+    /// Who the server is that has it.
+    pub instance: Instance,
+    _lock: FileLock,
 }
 
 impl DataDir {
     /// Takes the directory, making it if it is not there.
     pub fn take(path: &Path, random: &dyn Random, now: Timestamp) -> Result<DataDir, DataDirError> {
         create(path)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path.join("lock"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse(path.display().to_string())),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
-        }
+        let in_use = || DataDirError::InUse(path.display().to_string());
+        let lock = FileLock::take(&path.join("lock"))?.ok_or_else(in_use)?;
         let text = read_or_write(&path.join("instance"), || random.uuid(now).to_string())?;
-        let instance =
-            text.trim().parse().map_err(|_| io::Error::other("the file `instance` is not a UUID"))?;
-        Ok(DataDir { instance, _lock: lock })
+        let id = text.trim().parse().ok().filter(|id: &Uuid| !id.is_nil());
+        let id = id.ok_or_else(|| io::Error::other("the file `instance` names nobody"))?;
+        Ok(DataDir { instance: Instance(id), _lock: lock })
     }
 }
 

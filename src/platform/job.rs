@@ -4,7 +4,7 @@
 //! due again; the count of attempts is the fence that keeps a slow runner from finishing what another has taken over.
 //! What the jobs do is not known here.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Serialize, de::DeserializeOwned};
@@ -23,6 +23,8 @@ use crate::{queries, record};
 
 /// How long a runner has for one attempt before the job is due again.
 pub const CLAIM: SignedDuration = SignedDuration::from_mins(2);
+/// How long one attempt may take: it has ended before another one may begin.
+pub const ATTEMPT: Duration = Duration::from_secs(90);
 /// Attempts before a job is put aside for an operator.
 pub const MAX_ATTEMPTS: i64 = 12;
 /// First and longest pause between attempts.
@@ -51,7 +53,7 @@ queries! {
 
     /// Dead jobs hold people's words too; they are not kept for ever.
     fn remove_dead(before: Timestamp) =
-        "DELETE FROM job WHERE status = 'dead' AND run_at < $1";
+        "DELETE FROM job WHERE id IN (SELECT id FROM job WHERE status = 'dead' AND run_at < $1 LIMIT 500)";
 
     scan fn counts() -> Count = "SELECT status, COUNT(*) AS jobs FROM job GROUP BY status";
 }
@@ -139,6 +141,17 @@ impl From<Error> for JobError {
     }
 }
 
+/// Why a job could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// What it has to say cannot be written as JSON.
+    #[error("the payload of a job of the kind {0} cannot be written as JSON")]
+    Payload(&'static str),
+    /// The services' key is missing.
+    #[error(transparent)]
+    DoesNotOpen(#[from] DoesNotOpen),
+}
+
 /// Why no job could be handed out.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
@@ -165,10 +178,11 @@ impl Jobs {
         &self,
         kind: &'static str,
         payload: &impl Serialize,
-    ) -> std::result::Result<NewJob, DoesNotOpen> {
+    ) -> std::result::Result<NewJob, PrepareError> {
         let now = self.clock.now();
         let id = self.random.uuid(now);
-        let text = Zeroizing::new(serde_json::to_vec(payload).map_err(|_| DoesNotOpen("job.payload"))?);
+        let text = serde_json::to_vec(payload).map_err(|_| PrepareError::Payload(kind))?;
+        let text = Zeroizing::new(text);
         let key = self.keyring.service(Service::Jobs)?;
         let payload = key.seal(Place::new("job.payload", id.as_bytes()), &text, &*self.random);
         Ok(NewJob { id, kind, payload, run_at: now, created_at: now })
@@ -219,7 +233,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// Removes jobs that were put aside before `before`.
+    /// Removes up to 500 jobs that were put aside before `before`; returns how many.
     pub async fn remove_dead(&self, before: Timestamp) -> Result<u64> {
         self.db.write(async move |c| remove_dead(before).exec(&c).await).await
     }
@@ -246,5 +260,10 @@ mod tests {
         let seconds: Vec<i64> = (1..=12).map(|attempt| pause(attempt).as_secs()).collect();
         assert_eq!(seconds, [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600]);
         assert_eq!(pause(i64::MAX).as_secs(), 3600);
+    }
+
+    #[test]
+    fn an_attempt_has_ended_and_been_recorded_before_another_may_begin() {
+        assert!(ATTEMPT.as_secs() + 30 <= CLAIM.unsigned_abs().as_secs());
     }
 }

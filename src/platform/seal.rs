@@ -6,7 +6,6 @@
 //!
 //! Sealed bytes are `version ‖ nonce (24) ‖ ciphertext ‖ tag (16)`.
 
-use aws_lc_rs::hmac;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chacha20poly1305::{
     KeyInit as _, XChaCha20Poly1305, XNonce,
@@ -17,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{
     db::{self, Arg, Field, Kind, Row, Value},
+    digest::hmac_sha256,
     random::Random,
 };
 
@@ -129,22 +129,12 @@ impl DataKey {
     /// A keyed hash of `data`, separate for every `purpose`. What is guessable, such as a short code or an address, is
     /// stored only as this.
     pub fn mac(&self, purpose: &'static str, data: &[u8]) -> [u8; 32] {
-        let mut derived = Zeroizing::new([0; 32]);
-        sign(&*self.key, purpose.as_bytes(), &mut derived);
-        let mut mac = [0; 32];
-        sign(&*derived, data, &mut mac);
-        mac
+        let derived = Zeroizing::new(hmac_sha256(&*self.key, purpose.as_bytes()));
+        hmac_sha256(&*derived, data)
     }
 
     fn associated_data(&self, place: Place<'_>) -> Vec<u8> {
         join(&[self.owner.as_bytes(), self.id.as_bytes(), place.column.as_bytes(), place.within, place.row])
-    }
-}
-
-fn sign(key: &[u8], data: &[u8], into: &mut [u8; 32]) {
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data);
-    for (byte, from) in into.iter_mut().zip(tag.as_ref()) {
-        *byte = *from;
     }
 }
 
@@ -269,8 +259,9 @@ fn encrypt(key: &[u8; KEY_LEN], associated: &[u8], text: &[u8], random: &dyn Ran
     let nonce: [u8; NONCE_LEN] = random.bytes();
     let payload = Payload { msg: text, aad: associated };
     let Ok(ciphertext) = XChaCha20Poly1305::new(key.into()).encrypt(&XNonce::from(nonce), payload) else {
-        // Only texts of 256 GiB and more are refused; none gets here.
-        return Sealed(Vec::new());
+        // Only a text of 256 GiB is refused, and none gets here. Whatever else we returned would be stored in place of
+        // somebody's words.
+        std::process::abort();
     };
     Sealed([&[VERSION][..], &nonce, &ciphertext].concat())
 }

@@ -1,7 +1,8 @@
 //! Background tasks that shutdown knows about.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Starts tasks, tells them when the program is ending, and waits for them.
@@ -16,12 +17,18 @@ struct Inner {
 }
 
 impl Tasks {
-    /// Starts a task. It should end soon after [`Tasks::stopping`] says so.
+    /// Starts a task. It should end soon after [`Tasks::stopping`] says so. One that panics ends alone, and the log says
+    /// that it did.
     pub fn spawn<F>(&self, future: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.0.tracker.spawn(future);
+        self.0.tracker.spawn(async move {
+            if AssertUnwindSafe(future).catch_unwind().await.is_err() {
+                // What it said may hold anything, so it is not repeated.
+                tracing::error!("a task panicked");
+            }
+        });
     }
 
     /// Completes when the program begins to end: nothing new is begun from here on.
@@ -55,5 +62,24 @@ impl Tasks {
         self.0.tracker.close();
         let _ = tokio::time::timeout(limit, self.0.tracker.wait()).await;
         self.0.tracker.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::telemetry::tests::logged;
+
+    #[tokio::test]
+    async fn a_task_that_panics_ends_alone_and_is_logged_without_its_words() {
+        let (log, _logging) = logged();
+        let tasks = Tasks::default();
+        tasks.spawn(async { panic!("private words") });
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        tasks.spawn(async move { done.send(()).unwrap() });
+
+        assert_eq!(tasks.wait(Duration::from_secs(5)).await, 0);
+        is_done.await.unwrap();
+        assert!(log.text().contains("a task panicked") && !log.text().contains("private words"));
     }
 }

@@ -1,12 +1,12 @@
 //! Settings: layered, strict, and every fault at once.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf};
 
 use digitalmistress::config::{Config, Profile, Sources};
 use secrecy::ExposeSecret as _;
 
-fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 fn load(profile: Profile, pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
@@ -60,11 +60,11 @@ fn the_defaults_are_sound_in_development_and_incomplete_in_production() {
 #[test]
 fn the_example_file_names_settings_that_exist() {
     let text = std::fs::read_to_string("config/example.env").unwrap();
-    let pairs: Vec<(String, String)> = text
+    let pairs: Vec<(OsString, OsString)> = text
         .lines()
         .filter(|line| line.starts_with("DM__"))
         .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .map(|(name, value)| (name.into(), value.into()))
         .collect();
     assert!(pairs.len() > 10);
     let sources = Sources { profile: Profile::Production, file: None, env: pairs };
@@ -119,28 +119,104 @@ fn every_fault_is_reported_at_once_and_no_secret_is_shown() {
             ("DM__CHAT__PROVIDERS__MAIN__MAX_OUTPUT_TOKENS", "8000"),
             ("DM__DATABASE__URL", "mysql://user:canary-password@db.example.com"),
             ("DM__LOG__LEVEL", "loud"),
+            ("DM__CHAT__ROUTE", "main, typo"),
+            ("DM__CHAT__COMPANIONS__ROZ__AVAILABLE", "perhaps"),
+            ("DM__CHAT__PROVIDERS__TYPO__KIND", "opneai"),
+            ("DM__CHAT__PROVIDERS__TYPO__BASE_URL", "https://provider.example.com/v1"),
+            ("DM__CHAT__PROVIDERS__TYPO__API_KEY", "sk-canary-key"),
+            ("DM__CHAT__PROVIDERS__TYPO__MODEL", "m"),
+            ("DM__CHAT__PROVIDERS__TYPO__CONTEXT_TOKENS", "8192"),
+            ("DM__CHAT__PROVIDERS__TYPO__MAX_OUTPUT_TOKENS", "1024"),
+            ("DM__CHAT__PROVIDERS__TYPO__PACE", "1s"),
         ],
     );
     let faults = load(Profile::Production, &pairs).unwrap_err();
     let text = faults.join("\n");
-    for named in [
-        "LISTEN",
-        "ALLOWED_ORIGINS",
-        "TYPO",
-        "TRUSTED_PROXIES",
-        "LOGIN_ACCOUNT__BURST",
-        "SIGNUP_ADDRESS__EVERY",
-        "MASTER_KEYS",
-        "ACCESS_TOKEN_TTL",
-        "PASSWORD_MIN_LENGTH",
-        "LEASE",
-        "MAX_OUTPUT_TOKENS",
-        "DATABASE__URL",
-        "LOG__LEVEL",
-    ] {
-        assert!(text.contains(named), "{named} is not named:\n{text}");
+    let all = [
+        "DM__SERVER__LISTEN",
+        "DM__SERVER__ALLOWED_ORIGINS",
+        "DM__SERVER__TYPO",
+        "DM__SERVER__TRUSTED_PROXIES",
+        "DM__AUTH__THROTTLE__LOGIN_ACCOUNT__BURST",
+        "DM__AUTH__THROTTLE__SIGNUP_ADDRESS__EVERY",
+        "DM__SECURITY__MASTER_KEYS",
+        "DM__AUTH__ACCESS_TOKEN_TTL",
+        "DM__AUTH__PASSWORD_MIN_LENGTH",
+        "DM__CHAT__LEASE",
+        "DM__CHAT__PROVIDERS__MAIN__MAX_OUTPUT_TOKENS",
+        "DM__DATABASE__URL",
+        "DM__LOG__LEVEL",
+        "DM__CHAT__COMPANIONS__ROZ__AVAILABLE",
+        "DM__CHAT__PROVIDERS__TYPO__KIND",
+    ];
+    for named in all {
+        assert!(faults.iter().any(|fault| fault.starts_with(&format!("{named} "))), "{named}:\n{text}");
     }
+    assert_eq!(faults.len(), all.len(), "something is called wrong that is not:\n{text}");
     assert!(!text.contains("canary") && !text.contains("c2VjcmV0"), "{text}");
+}
+
+#[test]
+fn one_wrong_key_does_not_make_its_neighbours_unknown() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("own.toml");
+    for (text, fault) in [
+        ("[server]\npublic_url = 7", "server.public_url"),
+        ("[database]\nurl = 7", "database.url"),
+        ("[chat]\nroute = 7", "chat.route"),
+        ("[chat]\nfree_companions = 7", "chat.free_companions"),
+        ("[mail]\ntransport = \"pigeon\"", "mail.transport"),
+        ("[chat.providers.demo]\nkind = \"dmeo\"", "chat.providers.demo.kind"),
+        ("[chat.companions.roz]\navailable = 7", "chat.companions.roz.available"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let sources = Sources { profile: Profile::Development, file: Some(file.clone()), env: Vec::new() };
+        let faults = Config::load(&sources).unwrap_err();
+        assert_eq!(faults.len(), 1, "{text}: {faults:?}");
+        assert_eq!(faults[0].name, format!("{fault} ({})", file.display()));
+    }
+}
+
+#[test]
+fn a_file_of_the_operators_is_named_wherever_it_lies() {
+    let dir = tempfile::tempdir().unwrap();
+    // A path that begins like those of the files that are compiled in.
+    let up = "../".repeat(std::env::current_dir().unwrap().components().count());
+    let file = PathBuf::from("config").join(up).join(dir.path().strip_prefix("/").unwrap()).join("own.toml");
+    std::fs::write(&file, "[server]\ntypo = 1\n").unwrap();
+    let sources = Sources { profile: Profile::Development, file: Some(file.clone()), env: Vec::new() };
+    let faults = Config::load(&sources).unwrap_err();
+    assert_eq!(faults[0].to_string(), format!("server.typo ({}) is not a setting", file.display()));
+}
+
+#[test]
+fn a_variable_of_ours_that_is_not_utf_8_is_a_fault() {
+    let odd = || OsString::from_vec(b"x\xff".to_vec());
+    let env = vec![
+        ("DM__SERVER__DATA_DIR".into(), odd()),
+        (OsString::from_vec(b"DM__SERVER__\xff".to_vec()), "x".into()),
+        ("PATH".into(), odd()),
+        (odd(), odd()),
+    ];
+    let faults = Config::load(&Sources { profile: Profile::Development, file: None, env }).unwrap_err();
+    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    assert_eq!(faults, ["DM__SERVER__DATA_DIR is not UTF-8", "DM__SERVER__\u{fffd} is not a setting"]);
+}
+
+#[test]
+fn the_free_tier_names_companions_that_exist_and_need_no_plan() {
+    let refused = |pairs: &[(&str, &str)]| load(Profile::Development, pairs).unwrap_err().join("\n");
+    for ids in ["nobody", "roz, nobody", "*, nobody"] {
+        let faults = refused(&[("DM__CHAT__FREE_COMPANIONS", ids)]);
+        assert!(faults.contains("FREE_COMPANIONS names “nobody”"), "{ids}: {faults}");
+    }
+    let plan = ("DM__CHAT__COMPANIONS__ROZ__REQUIRES_PLAN", "plus");
+    for ids in ["*", "roz", "octavia, roz"] {
+        let faults = refused(&[plan, ("DM__CHAT__FREE_COMPANIONS", ids)]);
+        assert!(faults.contains("ROZ__REQUIRES_PLAN is set"), "{ids}: {faults}");
+    }
+    load(Profile::Development, &[plan, ("DM__CHAT__FREE_COMPANIONS", "octavia, tamsin")]).unwrap();
+    load(Profile::Development, &[("DM__CHAT__FREE_COMPANIONS", "")]).unwrap();
 }
 
 #[test]
@@ -192,6 +268,9 @@ fn development_listens_on_this_machine_only() {
         let faults = load(Profile::Development, &[("DM__SERVER__LISTEN", address)]).unwrap_err();
         assert!(faults[0].contains("not this machine"), "{faults:?}");
     }
+    let faults = load(Profile::Development, &[("DM__SERVER__METRICS_LISTEN", "0.0.0.0:9000")]).unwrap_err();
+    assert!(faults[0].starts_with("DM__SERVER__METRICS_LISTEN is not this machine"), "{faults:?}");
+    load(Profile::Development, &[("DM__SERVER__METRICS_LISTEN", "127.0.0.1:9000")]).unwrap();
     load(Profile::Development, &[("DM__SERVER__LISTEN", "[::1]:8080")]).unwrap();
     load(Profile::Development, &[("DM__SERVER__LISTEN", "127.0.0.2:8080")]).unwrap();
 }

@@ -24,6 +24,7 @@ mod chat;
 mod config;
 mod db;
 mod http;
+mod jobs;
 mod layering;
 mod process;
 mod support;

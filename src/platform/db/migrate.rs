@@ -6,10 +6,10 @@
 
 use std::path::PathBuf;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 
 use super::{DatabaseSettings, Db, Engine, Error, Result, backup, sqlite};
+use crate::platform::digest::sha256;
 
 /// A step of the schema.
 #[derive(Clone, Copy, Debug)]
@@ -151,7 +151,7 @@ fn pending<'k>(
 
 fn fingerprint(sql: &str) -> String {
     use std::fmt::Write as _;
-    digest(&SHA256, sql.as_bytes()).as_ref().iter().fold(String::new(), |mut text, byte| {
+    sha256(sql.as_bytes()).iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}"); // Writing to a string cannot fail.
         text
     })

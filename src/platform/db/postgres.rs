@@ -78,7 +78,8 @@ impl Postgres {
                 return outcome;
             }
             metrics::counter!("db_postgres_retries_total").increment(1);
-            // Full jitter, so that those who collided do not collide again.
+            // Full jitter, so that those who collided do not collide again. The nanoseconds are random enough for that:
+            // nothing but the pause depends on them, and nobody gains by guessing it.
             let jitter = u64::from(started.elapsed().subsec_nanos()).checked_rem(pause_ms).unwrap_or(0);
             tokio::time::sleep(Duration::from_millis(jitter)).await;
             pause_ms = pause_ms.saturating_mul(2).min(RETRY_PAUSE_MS);
@@ -127,7 +128,7 @@ impl Postgres {
     }
 
     async fn begin(&self) -> Result<Lease> {
-        let lease = Lease::new(self.pool.get().await?, false);
+        let lease = Lease::new(self.pool.get().await?);
         lease.client()?.batch_execute("BEGIN ISOLATION LEVEL SERIALIZABLE").await?;
         Ok(lease)
     }
@@ -138,7 +139,7 @@ impl Postgres {
         E: From<Error>,
         F: AsyncFnOnce(Conn) -> Result<T, E>,
     {
-        let lease = Lease::new(self.pool.get().await.map_err(Error::from)?, false);
+        let lease = Lease::new(self.pool.get().await.map_err(Error::from)?);
         let conn = Conn::new(Engine::Postgres(Box::new(lease)), max_rows);
         let result = AssertUnwindSafe(conn.scoped(closure(conn.clone()))).catch_unwind().await;
         let (Engine::Postgres(lease), Ok(result)) = (conn.engine(), result) else {
@@ -173,8 +174,8 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    fn new(client: Object, clean: bool) -> Lease {
-        Lease { client: Some(client), clean: AtomicBool::new(clean) }
+    fn new(client: Object) -> Lease {
+        Lease { client: Some(client), clean: AtomicBool::new(false) }
     }
 
     fn client(&self) -> Result<&Object> {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{
     Conn, Error, MAX_ROWS, Result, Row,
@@ -41,7 +41,7 @@ const OPEN_PAUSE: Duration = Duration::from_millis(10);
 /// The engine behind [`Db`](super::Db) for `sqlite:` addresses.
 pub(super) struct Sqlite {
     writer: mpsc::Sender<Message>,
-    readers: Readers,
+    readers: Arc<Readers>,
     slow_readers: Arc<Readers>,
 }
 
@@ -91,7 +91,7 @@ impl Sqlite {
         Ok(Sqlite {
             writer: queue,
             readers: Readers::open(path, cores.saturating_mul(2).max(4))?,
-            slow_readers: Arc::new(Readers::open(path, SLOW_READERS)?),
+            slow_readers: Readers::open(path, SLOW_READERS)?,
         })
     }
 
@@ -123,8 +123,8 @@ impl Sqlite {
         E: From<Error>,
         F: AsyncFnOnce(Conn) -> Result<T, E>,
     {
-        let connection = self.readers.take().await?;
-        read_on(&connection, closure, MAX_ROWS)
+        let reader = self.readers.take().await?;
+        read_on(&reader.connection, closure, MAX_ROWS)
     }
 
     pub(super) async fn read_slow<T, E, F>(&self, closure: F, max_rows: usize) -> Result<T, E>
@@ -133,13 +133,12 @@ impl Sqlite {
         E: From<Error> + Send + 'static,
         F: AsyncFnOnce(Conn) -> Result<T, E> + Send + 'static,
     {
-        let readers = Arc::clone(&self.slow_readers);
-        let connection = readers.take_shared().await?;
+        let reader = self.slow_readers.take().await?;
         #[expect(
             clippy::disallowed_methods,
             reason = "the read is awaited here, so it cannot outlive its caller"
         )]
-        tokio::task::spawn_blocking(move || read_on(&connection, closure, max_rows))
+        tokio::task::spawn_blocking(move || read_on(&reader.connection, closure, max_rows))
             .await
             .unwrap_or_else(|_| Err(Error::Panicked.into()))
     }
@@ -214,54 +213,35 @@ where
 /// Connections that reads borrow and always give back.
 struct Readers {
     idle: Mutex<Vec<Shared>>,
-    free: Semaphore,
+    free: Arc<Semaphore>,
 }
 
 impl Readers {
-    fn open(path: &Path, count: usize) -> Result<Readers> {
+    fn open(path: &Path, count: usize) -> Result<Arc<Readers>> {
         let idle = (0..count)
             .map(|_| open(path, true).map(|connection| Arc::new(Mutex::new(connection))))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Readers { idle: Mutex::new(idle), free: Semaphore::new(count) })
+        Ok(Arc::new(Readers { idle: Mutex::new(idle), free: Arc::new(Semaphore::new(count)) }))
     }
 
-    async fn take(&self) -> Result<Borrowed<&Readers>> {
-        let permit = self.free.acquire().await.map_err(|_| Error::Closed)?;
-        permit.forget();
-        Borrowed::new(self)
-    }
-
-    async fn take_shared(self: Arc<Self>) -> Result<Borrowed<Arc<Readers>>> {
-        let permit = self.free.acquire().await.map_err(|_| Error::Closed)?;
-        permit.forget();
-        Borrowed::new(Arc::clone(&self))
+    async fn take(self: &Arc<Self>) -> Result<Borrowed> {
+        let permit = Arc::clone(&self.free).acquire_owned().await.map_err(|_| Error::Closed)?;
+        let connection = lock(&self.idle).pop().ok_or(Error::Closed)?;
+        Ok(Borrowed { readers: Arc::clone(self), connection, _permit: permit })
     }
 }
 
 /// A reader that returns to its pool however its use ends.
-struct Borrowed<R: std::ops::Deref<Target = Readers>> {
-    readers: R,
+struct Borrowed {
+    readers: Arc<Readers>,
     connection: Shared,
+    /// Given back after the connection, so that whoever gets it finds one.
+    _permit: OwnedSemaphorePermit,
 }
 
-impl<R: std::ops::Deref<Target = Readers>> Borrowed<R> {
-    fn new(readers: R) -> Result<Self> {
-        let connection = lock(&readers.idle).pop().ok_or(Error::Closed)?;
-        Ok(Borrowed { readers, connection })
-    }
-}
-
-impl<R: std::ops::Deref<Target = Readers>> std::ops::Deref for Borrowed<R> {
-    type Target = Shared;
-    fn deref(&self) -> &Shared {
-        &self.connection
-    }
-}
-
-impl<R: std::ops::Deref<Target = Readers>> Drop for Borrowed<R> {
+impl Drop for Borrowed {
     fn drop(&mut self) {
         lock(&self.readers.idle).push(Arc::clone(&self.connection));
-        self.readers.free.add_permits(1);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Nothing private in any log, error or, readable, in the database: canaries are planted and looked for.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -18,6 +20,8 @@ const TITLE: &str = "canary-title";
 const NAME: &str = "canary-display-name";
 const PROVIDER_KEY: &str = "sk-canary-provider-key";
 const QUERY: &str = "canary-query";
+/// How long the mail may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// A piece of a persona's prompt.
 const PROMPT: &str = "Rules that nothing in the conversation changes";
 
@@ -52,11 +56,13 @@ async fn tour(server: &Server) -> (Vec<String>, Vec<Answer>) {
     let signup =
         json!({"email": email, "password": PASSWORD, "birth_date": "1991-02-03", "consents": consents});
     let started = t.call("POST", "/v1/auth/signup", "", signup.clone()).await;
+    let deadline = Instant::now() + PATIENCE;
     let code = loop {
+        assert!(Instant::now() < deadline, "the mail did not come:\n{}", server.output());
         let mails = t.call("GET", &format!("/dev/mailbox/messages?to={email}"), "", Value::Null).await;
         match mails["data"][0]["text"].as_str() {
             Some(text) => break code_in(text),
-            None => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     };
     let tokens = t

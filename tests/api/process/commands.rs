@@ -1,11 +1,13 @@
 //! The commands, as an operator types them.
 
+use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
+
 use serde_json::json;
 
 use crate::support::{
     app::PASSWORD,
     database::TestDatabase,
-    process::{Ended, Server, run},
+    process::{Ended, Server, run, run_with},
 };
 use secrecy::ExposeSecret as _;
 
@@ -21,6 +23,9 @@ fn check_config_lists_every_fault_and_says_so_by_its_status() {
     let by_variable = run(&["check-config"], &[("DM_PROFILE", "development")], "");
     assert!(by_variable.success);
     assert!(!run(&["check-config"], &[("DM_PROFILE", "staging")], "").success);
+    let odd =
+        run_with(&["check-config"], &[("DM__SERVER__DATA_DIR".into(), OsString::from_vec(vec![0xff]))], "");
+    assert!(!odd.success && odd.stderr.contains("DM__SERVER__DATA_DIR is not UTF-8"), "{odd:?}");
     assert!(!run(&["serve", "--profile", "development"], &[], "").success);
     assert!(!run(&["dev", "--profile", "production"], &[], "").success);
 }

@@ -1,5 +1,7 @@
 //! Start, end, and what the operator reads.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::support::{
@@ -66,6 +68,36 @@ async fn a_second_server_does_not_touch_the_first_ones_data() {
     );
     assert!(!second.success);
     assert!(second.stderr.contains("another server is using the data directory"), "{}", second.stderr);
+}
+
+/// On PostgreSQL many servers share one database.
+#[tokio::test]
+async fn a_second_server_on_one_sqlite_file_is_refused_wherever_its_own_data_is() {
+    let database = TestDatabase::on_sqlite();
+    let dir = database.dir.path();
+    let mut first = Server::dev(&dir.join("first"), database.settings.url.expose_secret(), &[]);
+    let link = dir.join("link");
+    std::os::unix::fs::symlink(dir, &link).unwrap();
+    let other_path = dir.join("other.sqlite");
+    std::os::unix::fs::symlink(database.path(), &other_path).unwrap();
+    let second = |file: &Path| {
+        let (data, url) = (dir.join("second"), format!("sqlite:{}", file.display()));
+        let settings = [
+            ("DM__SERVER__LISTEN", "127.0.0.1:0"),
+            ("DM__SERVER__DATA_DIR", data.to_str().unwrap()),
+            ("DM__DATABASE__URL", &url),
+        ];
+        run(&["dev"], &settings, "")
+    };
+    for file in [database.path(), link.join("test.sqlite"), other_path] {
+        let refused = second(&file);
+        let named = format!("another server is using the database file {}", file.display());
+        assert!(!refused.success && refused.stderr.contains(&named), "{}", refused.stderr);
+    }
+
+    // A lock ends with whoever had it, even by `kill -9`; the file that is left behind keeps nobody out.
+    first.kill();
+    Server::dev(&dir.join("first"), database.settings.url.expose_secret(), &[]);
 }
 
 #[tokio::test]
@@ -158,10 +190,13 @@ async fn metrics_are_served_on_a_listener_of_their_own() {
         &[("DM__SERVER__METRICS_LISTEN", &free)],
     );
     reqwest::get(format!("{}/v1/companions", server.base)).await.unwrap();
+    let invented = reqwest::Client::new().request("BREW".parse().unwrap(), format!("{}/v1/me", server.base));
+    invented.send().await.unwrap();
     let text = reqwest::get(format!("http://{free}/metrics")).await.unwrap().text().await.unwrap();
     for name in ["http_request_seconds", "db_closure_seconds"] {
         assert!(text.contains(name), "{name} is not there:\n{text}");
     }
     assert!(text.contains("route=\"/v1/companions\""));
+    assert!(text.contains("method=\"other\"") && !text.contains("BREW"), "a caller chose a label:\n{text}");
     assert_eq!(reqwest::get(format!("{}/metrics", server.base)).await.unwrap().status(), 404);
 }

@@ -8,7 +8,7 @@ use digitalmistress::{
     jobs::Background,
     platform::{
         clock::Clock as _,
-        data_dir::development_master_key,
+        data_dir::{DataDir, development_master_key},
         mail::{Mailbox, StoredMail},
         random::SystemRandom,
         server,
@@ -33,6 +33,7 @@ pub struct TestApp {
     pub background: Background,
     pub database: Arc<TestDatabase>,
     db: digitalmistress::platform::db::Db,
+    data_dir: Option<DataDir>,
     tasks: Tasks,
     settings: Vec<(String, String)>,
 }
@@ -61,7 +62,16 @@ impl TestApp {
         clock: Arc<TestClock>,
         settings: Vec<(String, String)>,
     ) -> TestApp {
-        let data_dir = database.dir.path().join("data");
+        Self::instance(1, database, clock, settings).await
+    }
+
+    async fn instance(
+        number: u128,
+        database: Arc<TestDatabase>,
+        clock: Arc<TestClock>,
+        settings: Vec<(String, String)>,
+    ) -> TestApp {
+        let data_dir = database.dir.path().join(if number == 1 { "data" } else { "beside" });
         let mut env: Vec<(String, String)> = [
             ("DM__SERVER__LISTEN", "127.0.0.1:0"),
             ("DM__SERVER__PUBLIC_URL", "http://localhost:1"),
@@ -73,19 +83,19 @@ impl TestApp {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec();
         env.extend(settings.clone());
+        let env = env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         let sources = Sources { profile: Profile::Development, file: None, env };
         let mut config = Config::load(&sources).unwrap_or_else(|faults| panic!("{faults:?}"));
         config.master_keys =
             Some(development_master_key(&config.development_key_file(), &SystemRandom).unwrap());
 
         let tasks = Tasks::default();
-        let world = World {
-            clock: clock.clone(),
-            random: Arc::new(SystemRandom),
-            tasks: tasks.clone(),
-            instance: Uuid::from_u128(1),
-        };
-        let app = App::start(&config, &world).await.unwrap();
+        let world = World { clock: clock.clone(), random: Arc::new(SystemRandom), tasks: tasks.clone() };
+        // A known name, so that tests can forge what this instance has left behind.
+        std::fs::write(data_dir.join("instance"), Uuid::from_u128(number).to_string()).unwrap();
+        let data_dir = DataDir::take(&data_dir, &SystemRandom, clock.now()).unwrap();
+        let app = App::start(&config, &world, data_dir.instance).await.unwrap();
+        app.recover().await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (router, serving) = (app.router, tasks.clone());
@@ -100,6 +110,7 @@ impl TestApp {
             background: app.background,
             database,
             db: app.db,
+            data_dir: Some(data_dir),
             tasks,
             settings,
         }
@@ -107,13 +118,18 @@ impl TestApp {
 
     /// Another instance of the program on the same data, beside this one. On PostgreSQL only: a SQLite file has one.
     pub async fn beside(&self) -> TestApp {
-        Self::on(self.database.clone(), self.clock.clone(), self.settings.clone()).await
+        let (first, second) =
+            (self.database.dir.path().join("data"), self.database.dir.path().join("beside"));
+        std::fs::create_dir_all(&second).unwrap();
+        std::fs::copy(first.join("master.key"), second.join("master.key")).unwrap();
+        Self::instance(2, self.database.clone(), self.clock.clone(), self.settings.clone()).await
     }
 
     /// Ends the program in order and starts it again on the same data.
-    pub async fn restart(self) -> TestApp {
+    pub async fn restart(mut self) -> TestApp {
         self.shut_down().await;
         self.db.close().await.unwrap();
+        self.data_dir = None;
         Self::on(self.database.clone(), self.clock.clone(), self.settings.clone()).await
     }
 

@@ -1,6 +1,7 @@
 //! The program as an operator runs it: a process of its own, with its output kept.
 
 use std::{
+    ffi::{OsStr, OsString},
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -21,6 +22,13 @@ pub struct Ended {
 
 /// Runs a command to its end.
 pub fn run(arguments: &[&str], env: &[(&str, &str)], input: &str) -> Ended {
+    let env: Vec<(OsString, OsString)> =
+        env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    run_with(arguments, &env, input)
+}
+
+/// As [`run`], with variables that need not be text.
+pub fn run_with(arguments: &[&str], env: &[(OsString, OsString)], input: &str) -> Ended {
     let mut child = command(arguments, env).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -31,9 +39,9 @@ pub fn run(arguments: &[&str], env: &[(&str, &str)], input: &str) -> Ended {
     }
 }
 
-fn command(arguments: &[&str], env: &[(&str, &str)]) -> Command {
+fn command<V: AsRef<OsStr>>(arguments: &[&str], env: &[(V, V)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_digitalmistress"));
-    command.args(arguments).env_clear().envs(env.iter().copied());
+    command.args(arguments).env_clear().envs(env.iter().map(|(name, value)| (name, value)));
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -1,0 +1,205 @@
+//! From slices to routes: what they serve, what anybody may call, and what every answer passes through.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    http::{HeaderName, HeaderValue, Method, header},
+    middleware,
+    response::{IntoResponse as _, Response},
+};
+use serde_json::Value;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowOrigin, CorsLayer},
+};
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::World;
+use crate::{
+    account::{self, http::Account},
+    auth::{
+        self, Auth,
+        caller::{Gate, gate},
+    },
+    billing::Billing,
+    chat::{self, Chat},
+    config::{Config, Profile},
+    openapi,
+    platform::{
+        edge::{Edge, X_REQUEST_ID, edge},
+        mail::Mailbox,
+        problem::Problem,
+        public::PublicPaths,
+    },
+};
+
+/// What anybody may call. Every other route needs a live session.
+pub const PUBLIC: PublicPaths = PublicPaths(&[
+    "/v1/auth/signup",
+    "/v1/auth/signup/verify",
+    "/v1/auth/signup/resend",
+    "/v1/auth/login",
+    "/v1/auth/refresh",
+    "/v1/auth/logout",
+    "/v1/auth/unlock",
+    "/v1/policies",
+    "/v1/companions",
+    "/.well-known/jwks.json",
+    "/problems/{code}",
+    "/openapi.json",
+    "/docs",
+    "/docs/scalar.js",
+    "/docs/start.js",
+    "/dev/mailbox",
+    "/dev/mailbox/messages",
+    "/dev/mailbox/messages/{id}",
+]);
+
+/// How long a browser may remember what another origin may do.
+const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
+
+/// The document with every route that the slices declare.
+#[derive(utoipa::OpenApi)]
+#[openapi(info(
+    title = "DigitalMistress API",
+    version = "1",
+    description = "Sign-up, sessions and companion chat. Errors are `application/problem+json`; their codes are listed \
+                   at `/problems/{code}`. `POST /v1/chat` speaks the AI SDK UI message stream.",
+    license(name = "Proprietary"),
+    contact()
+))]
+struct Document;
+
+/// What the slices serve: the one list of them. What they work with is added later, so that the document needs none of it.
+struct Slices {
+    auth: OpenApiRouter<Auth>,
+    account: OpenApiRouter<Account>,
+    chat: OpenApiRouter<Chat>,
+}
+
+impl Slices {
+    fn all() -> Slices {
+        Slices { auth: auth::http::routes(), account: account::http::routes(), chat: chat::http::routes() }
+    }
+
+    fn document(self) -> Value {
+        let Slices { auth, account, chat } = self;
+        let mut declared = Document::openapi();
+        for slice in [auth.into_openapi(), account.into_openapi(), chat.into_openapi()] {
+            declared.merge(slice);
+        }
+        openapi::complete(declared, PUBLIC)
+    }
+
+    fn router(self, with: Account, talk: Chat) -> Router {
+        let Slices { auth, account, chat } = self;
+        let auth = auth.with_state(with.auth.clone());
+        OpenApiRouter::new().merge(auth).merge(account.with_state(with)).merge(chat.with_state(talk)).into()
+    }
+}
+
+/// The API document.
+pub fn document() -> Value {
+    Slices::all().document()
+}
+
+/// All routes, behind everything that a request passes through.
+pub fn router(
+    config: &Config,
+    world: &World,
+    auth: &Auth,
+    billing: &Billing,
+    chat: &Chat,
+    mailbox: Option<Mailbox>,
+) -> Router {
+    let account = Account { auth: auth.clone(), billing: billing.clone() };
+    let mut all = Slices::all().router(account, chat.clone()).merge(openapi::router(&document()));
+    if let Some(mailbox) = mailbox {
+        all = all.merge(mailbox.router());
+    }
+    let guarded = all
+        .fallback(|| async { Problem::not_found() })
+        .layer(middleware::from_fn_with_state(Gate { auth: auth.clone(), public: PUBLIC }, gate));
+    let only_hosts = (config.profile == Profile::Development)
+        .then(|| ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec().into());
+    let outermost = Edge {
+        random: Arc::clone(&world.random),
+        clock: Arc::clone(&world.clock),
+        https: config.server.public_url.scheme() == "https",
+        only_hosts,
+        proxies: Arc::new(config.server.trusted_proxies.clone()),
+        said_at: Arc::default(),
+    };
+    answered(guarded, &config.server.allowed_origins, outermost)
+}
+
+/// Adds what every answer passes through. A page of an allowed origin may read all of them, that of a panic too.
+fn answered(routes: Router, origins: &[String], outermost: Edge) -> Router {
+    routes
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(cors(origins))
+        .layer(middleware::from_fn_with_state(outermost, edge))
+}
+
+/// Lets pages of the allowed origins call, and read what they need of the answer.
+fn cors(origins: &[String]) -> CorsLayer {
+    let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT, X_REQUEST_ID])
+        .expose_headers([
+            X_REQUEST_ID,
+            header::RETRY_AFTER,
+            HeaderName::from_static(chat::ui_stream::PROTOCOL_HEADER.0),
+        ])
+        .max_age(PREFLIGHT_AGE)
+}
+
+/// A handler that panicked failed alone. What it said may hold anything, so it is not repeated.
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    Problem::internal(Panicked).into_response()
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a handler panicked")]
+struct Panicked;
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, extract::Request, routing::get};
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::platform::{clock::SystemClock, random::SystemRandom};
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_that_a_browser_may_read_and_tells_nothing() {
+        async fn faulty() -> Response {
+            panic!("private words")
+        }
+        let routes = Router::new().route("/", get(faulty));
+        let outermost = Edge {
+            random: Arc::new(SystemRandom),
+            clock: Arc::new(SystemClock),
+            https: false,
+            only_hosts: None,
+            proxies: Arc::default(),
+            said_at: Arc::default(),
+        };
+        let origin = "https://www.example.com";
+        let app = answered(routes, &[origin.to_owned()], outermost);
+        let request = Request::get("/").header(header::ORIGIN, origin).body(Body::empty()).unwrap();
+
+        let response = app.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], origin);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["code"], "internal");
+        assert!(!body.to_string().contains("private words"));
+    }
+}
