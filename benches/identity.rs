@@ -62,11 +62,12 @@ fn main() {
         let origin = Instant::now();
         let upstream = upstream(origin).await;
         let server = Server::start(dir.path(), &upstream).await;
-        for email in ["ann@example.com", "locked@example.com"] {
+        for email in ["ann@example.com", "locked@example.com", "reader@example.com"] {
             server.create_user(email);
         }
         let client = reqwest::Client::new();
-        let token = log_in(&client, &server, "ann@example.com").await;
+        // Somebody else: the many sign-ins below end the oldest sessions of theirs.
+        let token = log_in(&client, &server, "reader@example.com").await;
         states(&client, &server).await;
         sign_ins(&client, &server).await;
         crowd(&client, &server, &token, origin).await;
