@@ -411,8 +411,7 @@ async fn empty_server() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("{}", listener.local_addr().unwrap());
     let router = axum::Router::new().route("/", axum::routing::get(async || ""));
-    let tasks = digitalmistress::platform::tasks::Tasks::default();
-    digitalmistress::platform::server::serve(vec![listener], router, &tasks, 1000, Duration::ZERO).await;
+    axum::serve(listener, router).await.unwrap();
 }
 
 // --- The program.

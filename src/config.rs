@@ -34,6 +34,9 @@ use crate::{
 /// The file with the master key that `dev` makes.
 const DEVELOPMENT_KEY_FILE: &str = "master.key";
 
+/// An access token cannot be taken back from whoever signs requests with a stolen key, so it is short.
+const LONGEST_ACCESS_TOKEN: Duration = Duration::from_hours(1);
+
 /// Everything that an operator decides.
 #[derive(Debug)]
 pub struct Config {
@@ -169,12 +172,6 @@ impl Config {
         let settings = layers::load(sources.profile, sources.file.as_deref(), &sources.env, &mut faults);
         let mut reader = Reader::new(settings, faults);
         let config = read(&mut reader, sources.profile);
-        if let Some(config) = &config {
-            match sources.profile {
-                Profile::Development => checks::development(config, &mut reader),
-                Profile::Production => checks::production(config, &mut reader),
-            }
-        }
         let faults = reader.finish();
         config.filter(|_| faults.is_empty()).ok_or(faults)
     }
@@ -189,7 +186,7 @@ impl Config {
 fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
     let server = server(r, profile);
     let data_dir = server.as_ref().map(|server| server.data_dir.clone());
-    let database = database(r, data_dir.as_deref().unwrap_or(Path::new("data")));
+    let database = database(r, profile, data_dir.as_deref().unwrap_or(Path::new("data")));
     let migrate_on_start = r.flag("database.migrate_on_start");
     let master_keys = master_keys(r, profile);
     let auth = auth(r, server.as_ref());
@@ -197,8 +194,8 @@ fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
     let companions = companions(r);
     let billing = billing(r, server.as_ref(), companions.as_ref());
     let provider_limits = provider_limits(r);
-    let route = route(r);
-    let mail = mail(r);
+    let route = route(r, profile);
+    let mail = mail(r, profile);
     let log_level = r.choice(
         "log.level",
         &[
@@ -230,7 +227,9 @@ fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
 
 fn server(r: &mut Reader, profile: Profile) -> Option<ServerSettings> {
     let listen = r.address("server.listen");
+    checks::listen(r, profile, "server.listen", listen);
     let metrics_listen = r.optional_address("server.metrics_listen");
+    checks::listen(r, profile, "server.metrics_listen", metrics_listen.flatten());
     let public_url = match (r.optional_text("server.public_url"), listen, profile) {
         (None, ..) => None,
         // Development is reached where it listens.
@@ -239,9 +238,13 @@ fn server(r: &mut Reader, profile: Profile) -> Option<ServerSettings> {
         }
         _ => r.url("server.public_url"),
     };
+    checks::https(r, profile, "server.public_url", public_url.as_ref());
     let frontend_url = r.url("server.frontend_url");
+    checks::https(r, profile, "server.frontend_url", frontend_url.as_ref());
     let allowed_origins = origins(r);
-    let trusted_proxies = r.networks("server.trusted_proxies");
+    checks::origins(r, profile, allowed_origins.as_deref().unwrap_or_default());
+    let trusted_proxies = r.networks("server.trusted_proxies").map(TrustedProxies::new);
+    checks::proxies(r, profile, trusted_proxies.as_ref());
     let data_dir = r.needed_text("server.data_dir").map(PathBuf::from);
     let max_connections = r.number("server.max_connections", 1, 1_000_000);
     let drain_timeout = r.duration("server.drain_timeout");
@@ -251,7 +254,7 @@ fn server(r: &mut Reader, profile: Profile) -> Option<ServerSettings> {
         public_url: public_url?,
         frontend_url: frontend_url?,
         allowed_origins: allowed_origins?,
-        trusted_proxies: TrustedProxies::new(trusted_proxies?),
+        trusted_proxies: trusted_proxies?,
         data_dir: data_dir?,
         max_connections: max_connections?,
         drain_timeout: drain_timeout?,
@@ -277,7 +280,7 @@ fn origins(r: &mut Reader) -> Option<Vec<String>> {
     Some(origins)
 }
 
-fn database(r: &mut Reader, data_dir: &Path) -> Option<DatabaseSettings> {
+fn database(r: &mut Reader, profile: Profile, data_dir: &Path) -> Option<DatabaseSettings> {
     let given = r.secret("database.url");
     let pool_size = r.number("database.pool_size", 1, 1000);
     let ca_file = r.optional_path("database.ca_file");
@@ -296,6 +299,7 @@ fn database(r: &mut Reader, data_dir: &Path) -> Option<DatabaseSettings> {
                 );
                 return None;
             }
+            checks::database(r, profile, text);
             url
         }
     };
@@ -320,6 +324,9 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
     let access_token_ttl = r.duration("auth.access_token_ttl");
     let refresh_idle_ttl = r.duration("auth.refresh_idle_ttl");
     let refresh_absolute_ttl = r.duration("auth.refresh_absolute_ttl");
+    if access_token_ttl.is_some_and(|ttl| ttl > LONGEST_ACCESS_TOKEN) {
+        r.fault("auth.access_token_ttl", "is more than an hour; sessions are kept alive by refresh tokens");
+    }
     let min_length = r.number("auth.password_min_length", 8, 64);
     let throttle = throttle::read(r);
     let frontend = server.map(|server| server.frontend_url.as_str().trim_end_matches('/').to_owned());
@@ -443,11 +450,11 @@ fn provider_limits(r: &mut Reader) -> Option<ProviderLimits> {
     Some(ProviderLimits { connect: connect?, idle: idle? })
 }
 
-fn route(r: &mut Reader) -> Option<Vec<ProviderSettings>> {
+fn route(r: &mut Reader, profile: Profile) -> Option<Vec<ProviderSettings>> {
     let headers_timeout = r.duration("chat.headers_timeout");
     let mut known = Vec::new();
     for name in r.names_below("chat.providers") {
-        let kind = provider(r, &name, headers_timeout);
+        let kind = provider(r, profile, &name, headers_timeout);
         known.push((name, kind));
     }
     let names = r.list("chat.route")?;
@@ -457,18 +464,25 @@ fn route(r: &mut Reader) -> Option<Vec<ProviderSettings>> {
     }
     let mut route = Vec::new();
     for name in names {
-        match known.iter().find(|(known, _)| *known == name) {
-            Some((name, kind)) => route.push(ProviderSettings { name: name.clone(), kind: kind.clone()? }),
-            None => {
-                r.fault("chat.route", format!("names “{name}”, which is not among chat.providers"));
-                return None;
-            }
+        let Some((name, (is_demo, kind))) = known.iter().find(|(known, _)| *known == name) else {
+            r.fault("chat.route", format!("names “{name}”, which is not among chat.providers"));
+            continue;
+        };
+        if *is_demo {
+            checks::routed_demo(r, profile, name);
         }
+        route.push(kind.clone().map(|kind| ProviderSettings { name: name.clone(), kind }));
     }
-    Some(route)
+    route.into_iter().collect()
 }
 
-fn provider(r: &mut Reader, name: &str, headers_timeout: Option<Duration>) -> Option<ProviderKind> {
+/// A provider, and whether it is a demo: that is known also where the rest cannot be read.
+fn provider(
+    r: &mut Reader,
+    profile: Profile,
+    name: &str,
+    headers_timeout: Option<Duration>,
+) -> (bool, Option<ProviderKind>) {
     let key = |field: &str| format!("chat.providers.{name}.{field}");
     let is_demo = r.choice(&key("kind"), &[("demo", true), ("openai", false)]);
     let model = r.needed_text(&key("model"));
@@ -485,35 +499,50 @@ fn provider(r: &mut Reader, name: &str, headers_timeout: Option<Duration>) -> Op
     let Some(is_demo) = is_demo else {
         // Which settings a provider has depends on what it is.
         r.pass_over(&format!("chat.providers.{name}"));
-        return None;
+        return (false, None);
     };
     if is_demo {
         let pace = r.pause(&key("pace"));
-        return Some(ProviderKind::Demo(DemoSettings {
+        let demo = || {
+            Some(DemoSettings {
+                model: model?,
+                context_tokens: context_tokens?,
+                max_output_tokens: max_output_tokens?,
+                pace: pace?,
+            })
+        };
+        return (true, demo().map(ProviderKind::Demo));
+    }
+    let base_url = r.url(&key("base_url"));
+    checks::provider_url(r, profile, &key("base_url"), base_url.as_ref());
+    let api_key = r.secret(&key("api_key"));
+    let openai = || {
+        Some(OpenAiSettings {
+            base_url: base_url?,
+            api_key: api_key?,
             model: model?,
             context_tokens: context_tokens?,
             max_output_tokens: max_output_tokens?,
-            pace: pace?,
-        }));
-    }
-    let base_url = r.url(&key("base_url"));
-    let api_key = r.secret(&key("api_key"));
-    Some(ProviderKind::OpenAi(OpenAiSettings {
-        base_url: base_url?,
-        api_key: api_key?,
-        model: model?,
-        context_tokens: context_tokens?,
-        max_output_tokens: max_output_tokens?,
-        headers_timeout: headers_timeout?,
-    }))
+            headers_timeout: headers_timeout?,
+        })
+    };
+    (false, openai().map(ProviderKind::OpenAi))
 }
 
-fn mail(r: &mut Reader) -> Option<MailSettings> {
+fn mail(r: &mut Reader, profile: Profile) -> Option<MailSettings> {
     let is_smtp = r.choice("mail.transport", &[("smtp", true), ("mailbox", false)]);
     let url = r.secret("mail.smtp_url");
     let from = r.text("mail.from");
     if !is_smtp? {
+        checks::mailbox(r, profile);
         return Some(MailSettings::Mailbox);
+    }
+    let from = from.filter(|from| !from.is_empty());
+    if from.is_none() {
+        r.fault("mail.from", "is missing");
+    }
+    if let Some(url) = url.as_ref().and_then(Option::as_ref) {
+        checks::mail_url(r, profile, url.expose_secret());
     }
     let Some(url) = url? else {
         r.fault("mail.smtp_url", "is missing");

@@ -1,5 +1,7 @@
 //! The API document: what the handlers declare, and what is true of all of them.
 
+use std::sync::LazyLock;
+
 use axum::{
     Json, Router,
     http::{HeaderValue, StatusCode, header},
@@ -120,14 +122,19 @@ async fn docs() -> Response {
 }
 
 /// The viewer is compiled in, so the page works without a network and tells nobody who reads it.
+///
+/// It has millions of bytes. All answers share one copy, or a few slow readers would fill the memory.
+static VIEWER: LazyLock<Option<Bytes>> =
+    LazyLock::new(|| scalar_api_reference::get_asset("scalar.js").map(Bytes::from));
+
 async fn script() -> Response {
-    match scalar_api_reference::get_asset("scalar.js") {
+    match &*VIEWER {
         Some(script) => {
             let headers = [
                 (header::CONTENT_TYPE, "text/javascript; charset=utf-8"),
                 (header::CACHE_CONTROL, "public, max-age=86400"),
             ];
-            (headers, script).into_response()
+            (headers, script.clone()).into_response()
         }
         None => Problem::not_found().into_response(),
     }
@@ -159,12 +166,22 @@ async fn problem(ApiPath(code): ApiPath<String>) -> Result<Response, Problem> {
     Ok((StatusCode::OK, headers, Json(body)).into_response())
 }
 
+/// The only answers that are no problems: they are given before any code of ours runs, and it offers no way to add to them.
+const NOT_OURS: &str = "
+## Before a request is one
+
+What cannot be read as an HTTP/1.1 request is answered by the HTTP library: 400 where it is malformed, 431 where its head has
+more than 64 KiB or more than 100 headers. These answers have no body, no code and no `x-request-id`, and the connection
+closes. A head that takes longer than 10 seconds to arrive, and HTTP/2 without negotiation, get no answer: the connection
+closes. A client that makes its requests with an HTTP library meets none of this but the 431.
+";
+
 /// `docs/errors.md`.
 pub fn errors_page() -> String {
     use std::fmt::Write as _;
 
     let mut page = String::from(
-        "# Error codes\n\nEvery error is `application/problem+json` (RFC 9457). `code` is stable; branch on it. \
+        "# Error codes\n\nEvery error but those at the end is `application/problem+json` (RFC 9457). `code` is stable; branch on it. \
          `GET /problems/{code}` says the same.\n\n| code | status | what happened | what to do |\n|---|---|---|---|\n",
     );
     for code in Code::ALL {
@@ -172,5 +189,21 @@ pub fn errors_page() -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(page, "| `{name}` | {status} | {} | {} |", code.title(), code.remedy());
     }
+    page.push_str(NOT_OURS);
     page
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn answers_share_one_copy_of_the_viewer() {
+        let first = script().await.into_body().collect().await.unwrap().to_bytes();
+        let second = script().await.into_body().collect().await.unwrap().to_bytes();
+        assert!(first.len() > 1_000_000);
+        assert_eq!(first.as_ptr(), second.as_ptr());
+    }
 }

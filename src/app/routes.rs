@@ -29,6 +29,7 @@ use crate::{
     openapi,
     platform::{
         edge::{Edge, X_REQUEST_ID, edge},
+        extract::check_query,
         mail::Mailbox,
         problem::Problem,
         public::PublicPaths,
@@ -121,7 +122,8 @@ pub fn router(
     }
     let guarded = all
         .fallback(|| async { Problem::not_found() })
-        .layer(middleware::from_fn_with_state(Gate { auth: auth.clone(), public: PUBLIC }, gate));
+        .layer(middleware::from_fn_with_state(Gate { auth: auth.clone(), public: PUBLIC }, gate))
+        .layer(middleware::from_fn(check_query));
     let only_hosts = (config.profile == Profile::Development)
         .then(|| ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec().into());
     let outermost = Edge {

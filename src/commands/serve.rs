@@ -16,7 +16,7 @@ use super::{Failure, banner};
 use crate::{
     app::{App, World},
     config::{Config, Profile},
-    platform::{data_dir::DataDir, lock::FileLock, server, tasks::Tasks, telemetry},
+    platform::{data_dir::DataDir, lock::FileLock, server, server::Limits, tasks::Tasks, telemetry},
 };
 
 /// How long wrapping up may take after running work was told to.
@@ -49,7 +49,8 @@ pub async fn serve(config: Config, world: World) -> Result<(), Failure> {
     let limit = config.server.drain_timeout;
     end_running_work_after(&world.tasks, limit);
     let drain = limit.saturating_add(WRAP_UP);
-    server::serve(listeners, app.router, &world.tasks, config.server.max_connections, drain).await;
+    server::serve(listeners, app.router, &world.tasks, Limits::new(config.server.max_connections, drain))
+        .await;
     world.tasks.end();
     let left = world.tasks.wait(WRAP_UP).await;
     if left > 0 {
@@ -140,7 +141,8 @@ fn serve_metrics(listener: TcpListener, metrics: &PrometheusHandle, tasks: &Task
     let router = Router::new().route("/metrics", get(|| async move { rendered.render() }));
     let serving = tasks.clone();
     tasks.spawn(async move {
-        server::serve(vec![listener], router, &serving, METRICS_CONNECTIONS, Duration::ZERO).await;
+        server::serve(vec![listener], router, &serving, Limits::new(METRICS_CONNECTIONS, Duration::ZERO))
+            .await;
     });
     let (tidied, tidying) = (metrics.clone(), tasks.clone());
     tasks.spawn(async move {

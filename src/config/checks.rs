@@ -1,68 +1,79 @@
 //! What a profile refuses although it can be read.
+//!
+//! Each value is judged where it is read, whatever is wrong with the others, so that all faults are told at once.
 
-use secrecy::ExposeSecret as _;
+use std::net::SocketAddr;
+
 use url::Url;
 
-use super::{Config, MailSettings, ProviderKind, reader::Reader};
-use crate::platform::db;
+use super::{Profile, reader::Reader};
+use crate::platform::{db, proxies::TrustedProxies};
 
 /// Development answers to this machine only.
-pub fn development(config: &Config, r: &mut Reader) {
-    let addresses = [
-        ("server.listen", Some(config.server.listen)),
-        ("server.metrics_listen", config.server.metrics_listen),
-    ];
-    for (key, address) in addresses {
-        if address.is_some_and(|address| !address.ip().is_loopback()) {
-            r.fault(key, "is not this machine; development listens on 127.0.0.1 or [::1] only");
+pub fn listen(r: &mut Reader, profile: Profile, key: &str, address: Option<SocketAddr>) {
+    if profile == Profile::Development && address.is_some_and(|address| !address.ip().is_loopback()) {
+        r.fault(key, "is not this machine; development listens on 127.0.0.1 or [::1] only");
+    }
+}
+
+/// What browsers are sent to is encrypted in production.
+pub fn https(r: &mut Reader, profile: Profile, key: &str, url: Option<&Url>) {
+    if profile == Profile::Production && url.is_some_and(|url| url.scheme() != "https") {
+        r.fault(key, "is not https");
+    }
+}
+
+/// A page that came unencrypted may have been written by whoever was on the way, and would read the answers.
+pub fn origins(r: &mut Reader, profile: Profile, origins: &[String]) {
+    let exposed = origins.iter().find(|origin| !origin.starts_with("https://"));
+    if profile == Profile::Production
+        && let Some(origin) = exposed
+    {
+        r.fault("server.allowed_origins", format!("has “{origin}”, which is not https"));
+    }
+}
+
+/// What people say must not cross a network unencrypted, nor lie behind an open door.
+pub fn database(r: &mut Reader, profile: Profile, url: &str) {
+    if profile == Profile::Production {
+        for complaint in db::exposures(url) {
+            r.fault("database.url", complaint);
         }
     }
 }
 
-/// Production refuses what would be dangerous there.
-pub fn production(config: &Config, r: &mut Reader) {
-    if config.server.public_url.scheme() != "https" {
-        r.fault("server.public_url", "is not https");
-    }
-    if config.server.frontend_url.scheme() != "https" {
-        r.fault("server.frontend_url", "is not https");
-    }
-    if config.server.trusted_proxies.trusts_everybody() {
+/// Who trusts everybody knows nobody.
+pub fn proxies(r: &mut Reader, profile: Profile, proxies: Option<&TrustedProxies>) {
+    if profile == Profile::Production && proxies.is_some_and(TrustedProxies::trusts_everybody) {
         r.fault("server.trusted_proxies", "trusts everybody, so that anybody can be anybody");
     }
-    if matches!(config.mail, MailSettings::Mailbox) {
+}
+
+/// The mailbox is a helper.
+pub fn mailbox(r: &mut Reader, profile: Profile) {
+    if profile == Profile::Production {
         r.fault("mail.transport", "is mailbox, which is a development helper");
     }
-    if let MailSettings::Smtp(smtp) = &config.mail
-        && is_exposed_smtp(smtp.url.expose_secret())
-    {
+}
+
+/// Mail holds codes, and the way to the server a password.
+pub fn mail_url(r: &mut Reader, profile: Profile, url: &str) {
+    if profile == Profile::Production && is_exposed_smtp(url) {
         r.fault("mail.smtp_url", "is not encrypted; use smtps:// or smtp://…?tls=required");
     }
-    for provider in &config.route {
-        match &provider.kind {
-            ProviderKind::Demo(_) => {
-                r.fault("chat.route", format!("names “{}”, which is a development helper", provider.name));
-            }
-            ProviderKind::OpenAi(settings) if is_exposed(&settings.base_url) => {
-                let key = format!("chat.providers.{}.base_url", provider.name);
-                r.fault(&key, "is not https, and not on this machine");
-            }
-            ProviderKind::OpenAi(_) => {}
-        }
+}
+
+/// The demo companion is a helper.
+pub fn routed_demo(r: &mut Reader, profile: Profile, name: &str) {
+    if profile == Profile::Production {
+        r.fault("chat.route", format!("names “{name}”, which is a development helper"));
     }
-    if let Ok(postgres) = config.database.url.expose_secret().parse::<tokio_postgres::Config>()
-        && !db::is_this_machine(&postgres)
-    {
-        if postgres.get_password().is_none() {
-            r.fault("database.url", "names another machine without a password");
-        }
-        let says_otherwise = ["sslmode=disable", "sslmode=prefer"];
-        if says_otherwise.iter().any(|mode| config.database.url.expose_secret().contains(mode)) {
-            r.fault(
-                "database.url",
-                "names another machine without TLS; leave sslmode out or use sslmode=require",
-            );
-        }
+}
+
+/// A provider gets people's words and our key.
+pub fn provider_url(r: &mut Reader, profile: Profile, key: &str, url: Option<&Url>) {
+    if profile == Profile::Production && url.is_some_and(is_exposed) {
+        r.fault(key, "is not https, and not on this machine");
     }
 }
 
@@ -78,8 +89,9 @@ fn is_exposed(url: &Url) -> bool {
 
 fn is_exposed_smtp(url: &str) -> bool {
     let Ok(url) = Url::parse(url) else { return false };
-    let required =
-        url.query_pairs().any(|(name, value)| name == "tls" && (value == "required" || value == "wrapper"));
+    // The first one counts, as it does where mails are sent.
+    let tls = url.query_pairs().find(|(name, _)| name == "tls").map(|(_, value)| value);
+    let required = matches!(tls.as_deref(), Some("required" | "wrapper"));
     let this_machine = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
     url.scheme() != "smtps" && !required && !this_machine
 }

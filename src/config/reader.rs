@@ -275,9 +275,16 @@ fn variable(key: &str) -> String {
     format!("DM__{}", key.replace('.', "__").to_ascii_uppercase())
 }
 
+/// A value as a fault shows it. Of an address only its origin: the rest may be a password or a key.
 fn shown(value: &Value) -> String {
     match value {
         Value::String(text) if text.trim().is_empty() => "empty".into(),
+        Value::String(text) if text.contains("://") => {
+            match Url::parse(text.trim()).map(|url| url.origin()) {
+                Ok(origin) if origin.is_tuple() => format!("“{}…”", origin.ascii_serialization()),
+                _ => "an address that cannot be read".into(),
+            }
+        }
         Value::String(text) => format!("“{}”", text.chars().take(80).collect::<String>()),
         value => value.to_string(),
     }

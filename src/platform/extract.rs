@@ -6,6 +6,8 @@ use axum::{
     body::{Body, HttpBody as _},
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
@@ -17,6 +19,8 @@ use super::{
 
 /// The largest body of an ordinary call.
 pub const BODY_LIMIT: usize = 64 * 1024;
+/// The most parameters that a query string may have.
+const MAX_PARAMETERS: usize = 16;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -97,15 +101,34 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for ApiPath
     }
 }
 
-/// The query string, as name and value. A name that comes twice is refused; unknown names are ignored.
+/// The query string, as name and value. Unknown names are ignored; [`check_query`] says what is refused.
 pub struct ApiQuery(Vec<(String, String)>);
 
 impl<S: Sync> FromRequestParts<S> for ApiQuery {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        ApiQuery::parse(parts.uri.query())
+    }
+}
+
+/// The middleware that refuses a query string with a name that comes twice, or with too many, on every route: readers
+/// differ on which of two values counts, and a proxy or a log may have read the other one.
+pub async fn check_query(request: Request, next: Next) -> Response {
+    match ApiQuery::parse(request.uri().query()) {
+        Ok(_) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+impl ApiQuery {
+    fn parse(query: Option<&str>) -> Result<ApiQuery, Problem> {
         let mut pairs: Vec<(String, String)> = Vec::new();
-        for (name, value) in url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+        for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            // Counted first: comparing each name with all others is only cheap where there are few.
+            if pairs.len() == MAX_PARAMETERS {
+                return Err(Problem::new(Code::BadRequest, "There are too many query parameters."));
+            }
             if pairs.iter().any(|(seen, _)| *seen == name) {
                 return Err(Problem::new(Code::BadRequest, "A query parameter is there twice."));
             }
@@ -113,9 +136,7 @@ impl<S: Sync> FromRequestParts<S> for ApiQuery {
         }
         Ok(ApiQuery(pairs))
     }
-}
 
-impl ApiQuery {
     /// A parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(seen, _)| seen == name).map(|(_, value)| value.as_str())

@@ -1,7 +1,8 @@
 //! Logs and metrics.
 //!
 //! Only events of this program are ever shown, whatever the level: drivers and clients log parameters, headers and
-//! bodies at `debug` and `trace`, and those are people's words and our keys.
+//! bodies at `debug` and `trace`, and those are people's words and our keys. A panic is an event like any other, without its
+//! message.
 
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
@@ -15,9 +16,7 @@ pub enum LogFormat {
     Text,
 }
 
-/// Starts logging to standard error. Does nothing if it was started before.
-///
-/// From then on a panic is told by its place. What it says is not shown: it may quote what it stumbled over.
+/// Starts logging to standard error, panics included. Does nothing if it was started before.
 pub fn start_logging(format: LogFormat, level: tracing::Level) {
     let filter = EnvFilter::new(format!("off,digitalmistress={level}"));
     let registry = tracing_subscriber::registry().with(filter);
@@ -33,14 +32,14 @@ pub fn start_logging(format: LogFormat, level: tracing::Level) {
         }
     };
     drop(started); // A second start keeps the first.
-    log_panics();
+    std::panic::set_hook(Box::new(log_panic));
 }
 
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string);
-        tracing::error!(place, "a panic");
-    }));
+/// Says where it happened and not what was said: `expect`, slices and `assert` quote what they worked on, and that may be
+/// what somebody wrote. The runtime's own hook would print it.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let at = panic.location().map(tracing::field::display);
+    tracing::error!(at, thread = std::thread::current().name(), "a panic");
 }
 
 /// Bounds of the histograms, in seconds: from a database read to a long reply.
@@ -110,7 +109,7 @@ pub(crate) mod tests {
     fn a_panic_is_told_by_its_place_and_not_by_its_words() {
         let (log, _logging) = logged();
         let before = std::panic::take_hook();
-        log_panics();
+        std::panic::set_hook(Box::new(log_panic));
         let _ = std::panic::catch_unwind(|| panic!("private words"));
         std::panic::set_hook(before);
         assert!(

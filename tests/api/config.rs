@@ -134,6 +134,7 @@ fn every_fault_is_reported_at_once_and_no_secret_is_shown() {
     let text = faults.join("\n");
     let all = [
         "DM__SERVER__LISTEN",
+        "DM__SERVER__PUBLIC_URL",
         "DM__SERVER__ALLOWED_ORIGINS",
         "DM__SERVER__TYPO",
         "DM__SERVER__TRUSTED_PROXIES",
@@ -227,6 +228,10 @@ fn production_refuses_what_is_dangerous_there() {
         ("DM__SERVER__ALLOWED_ORIGINS", "*", "origin"),
         ("DM__SERVER__TRUSTED_PROXIES", "10.0.0.0/8, 0.0.0.0/0", "trusts everybody"),
         ("DM__SERVER__TRUSTED_PROXIES", "::/0", "trusts everybody"),
+        ("DM__SERVER__ALLOWED_ORIGINS", "https://www.example.com,http://www.example.com", "not https"),
+        ("DM__AUTH__ACCESS_TOKEN_TTL", "3650d", "more than an hour"),
+        ("DM__MAIL__SMTP_URL", "smtp://mail.example.com?tls=opportunistic&tls=required", "is not encrypted"),
+        ("DM__MAIL__FROM", "", "is missing"),
         ("DM__MAIL__TRANSPORT", "mailbox", "development helper"),
         ("DM__MAIL__SMTP_URL", "smtp://mail.example.com", "is not encrypted"),
         ("DM__CHAT__PROVIDERS__MAIN__BASE_URL", "http://provider.example.com/v1", "is not https"),
@@ -259,6 +264,49 @@ fn production_refuses_what_is_dangerous_there() {
         ("DM__MAIL__SMTP_URL", "smtp://mail.example.com?tls=required"),
     ] {
         load(Profile::Production, &with(production(), &[(name, value)])).unwrap();
+    }
+}
+
+#[test]
+fn what_a_profile_refuses_is_told_beside_what_cannot_be_read() {
+    let broken = with(
+        production(),
+        &[
+            ("DM__SERVER__PUBLIC_URL", "http://api.example.com"),
+            ("DM__SERVER__MAX_CONNECTIONS", "many"),
+            ("DM__MAIL__SMTP_URL", ""),
+            ("DM__MAIL__FROM", ""),
+            ("DM__CHAT__ROUTE", "nobody,main,toy"),
+            ("DM__CHAT__PROVIDERS__TOY__KIND", "demo"),
+            ("DM__CHAT__PROVIDERS__TOY__MODEL", ""),
+            ("DM__CHAT__PROVIDERS__MAIN__BASE_URL", "http://provider.example.com/v1"),
+        ],
+    );
+    let faults = load(Profile::Production, &broken).unwrap_err().join("\n");
+    for named in [
+        "PUBLIC_URL is not https",
+        "MAX_CONNECTIONS is “many”",
+        "SMTP_URL is missing",
+        "FROM is missing",
+        "names “nobody”",
+        "names “toy”, which is a development helper",
+        "BASE_URL is not https",
+    ] {
+        assert!(faults.contains(named), "{named}:\n{faults}");
+    }
+}
+
+#[test]
+fn a_fault_does_not_show_what_an_address_carries() {
+    for url in [
+        "https://user:canary@provider.example.com/v1",
+        "https://provider.example.com/v1?key=canary",
+        "https://user:canary@",
+        "ftp://user:canary@provider.example.com",
+    ] {
+        let settings = with(production(), &[("DM__CHAT__PROVIDERS__MAIN__BASE_URL", url)]);
+        let faults = load(Profile::Production, &settings).unwrap_err().join("\n");
+        assert!(faults.contains("BASE_URL") && !faults.contains("canary"), "{faults}");
     }
 }
 

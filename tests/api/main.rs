@@ -26,5 +26,6 @@ mod db;
 mod http;
 mod jobs;
 mod layering;
+mod platform;
 mod process;
 mod support;

@@ -14,6 +14,7 @@
 //!
 //! Closures are short: they await nothing but their queries, and do no hashing and no sealing.
 
+mod address;
 mod backup;
 mod conn;
 mod error;
@@ -28,11 +29,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use secrecy::{ExposeSecret as _, SecretString};
 
 pub use self::{
+    address::exposures,
     backup::{KEY_BACKUP_LIFE, remove_old_key_backups},
     conn::{Conn, MAX_ROWS},
     error::{Error, Result},
     migrate::{MIGRATIONS, MigrateError, Migrated, Migration, sqlite_text},
-    postgres::is_this_machine,
     query::{Declared, Query, Record, Row},
     value::{Arg, Field, Kind, Value},
 };

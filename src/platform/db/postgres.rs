@@ -18,14 +18,16 @@ use rustls::{
 };
 use rustls_platform_verifier::ConfigVerifierExt as _;
 use tokio::time::Instant;
-use tokio_postgres::{
-    config::{Host, SslMode},
-    types::ToSql,
-};
+use tokio_postgres::{config::SslMode, types::ToSql};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    Conn, Error, MAX_ROWS, Result, conn::Engine, report_slow_closure, sqlite::Outcome, value::Value,
+    Conn, Error, MAX_ROWS, Result,
+    address::{is_this_machine, names_ssl_mode},
+    conn::Engine,
+    report_slow_closure,
+    sqlite::Outcome,
+    value::Value,
 };
 
 /// How long a caller waits for a connection before it is told that the database is busy.
@@ -248,22 +250,12 @@ fn parameters<'a>(args: &'a [Value<'_>]) -> Vec<&'a (dyn ToSql + Sync)> {
 fn connect_config(url: &str) -> Result<tokio_postgres::Config> {
     let mut config: tokio_postgres::Config =
         url.parse().map_err(|_| Error::Unavailable("the PostgreSQL address cannot be read".into()))?;
-    if !url.contains("sslmode=") {
+    if !names_ssl_mode(url) {
         config.ssl_mode(if is_this_machine(&config) { SslMode::Disable } else { SslMode::Require });
     }
     config.connect_timeout(WAIT);
     config.application_name("digitalmistress");
     Ok(config)
-}
-
-/// Whether every host of a PostgreSQL address is this machine.
-pub fn is_this_machine(config: &tokio_postgres::Config) -> bool {
-    config.get_hosts().iter().all(|host| match host {
-        Host::Unix(_) => true,
-        Host::Tcp(name) => {
-            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-        }
-    })
 }
 
 /// Certificates are always checked: against `ca_file` where one is given, else against the system's authorities.

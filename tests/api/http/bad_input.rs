@@ -197,8 +197,37 @@ async fn paths_and_queries_can_be_anything() {
         let answer = ann.get(&t, &format!("/v1/conversations?{query}")).await;
         assert!(answer.code < 500, "{query}: {}", answer.code);
     }
-    ann.get(&t, "/v1/conversations?limit=1&limit=1").await.problem(400, "bad_request");
     ann.get(&t, "/v1/conversations?utm_source=mail").await.ok();
     let endless = ann.get(&t, &format!("/v1/conversations/{}", "x".repeat(65_000))).await;
     assert!(matches!(endless.code, 404 | 414 | 431), "{}", endless.code);
+}
+
+#[tokio::test]
+async fn a_query_with_a_name_twice_or_too_many_is_refused_everywhere() {
+    let t = TestApp::start().await;
+    let ann = t.sign_up("ann@example.com").await;
+    let document = t.get("/openapi.json").await.ok();
+    let mut routes: Vec<(String, String)> =
+        operations(&document).into_iter().map(|(method, path, _)| (method, path)).collect();
+    let pages = ["/openapi.json", "/docs", "/docs/scalar.js", "/problems/{code}", "/dev/mailbox", "/nothing"];
+    routes.extend(pages.map(|path| ("GET".to_owned(), path.to_owned())));
+    let many = |count: usize| (0..count).map(|n| format!("p{n}=1")).collect::<Vec<_>>().join("&");
+    let before = rows(&t).await;
+    for (method, path) in routes {
+        let call =
+            |query: &str| send(&t, &ann, &method, &format!("{path}?{query}"), "application/json", "{}");
+        for query in ["limit=1&limit=1", "a=1&b=2&%61=3", "a&a", &many(17), &many(5000)] {
+            call(query).await.problem(400, "bad_request");
+        }
+        for query in [&many(16), "&&a=1&&", "utm_source=mail", ""] {
+            assert_ne!(
+                call(query).await.problem_code(),
+                Some("bad_request".into()),
+                "{method} {path}?{query}"
+            );
+        }
+    }
+    // A conversation was begun, with an empty body, by the queries that are fine.
+    let after: Vec<_> = rows(&t).await.into_iter().filter(|(table, _)| *table != "conversation").collect();
+    assert_eq!(after, before.into_iter().filter(|(table, _)| *table != "conversation").collect::<Vec<_>>());
 }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod closed_by_default;
+mod connections;
 mod document;
 mod headers;
 mod pages;

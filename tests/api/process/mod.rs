@@ -5,3 +5,4 @@ mod commands;
 mod forwarded;
 mod kill;
 mod lifecycle;
+mod panics;

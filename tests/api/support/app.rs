@@ -12,6 +12,7 @@ use digitalmistress::{
         mail::{Mailbox, StoredMail},
         random::SystemRandom,
         server,
+        server::Limits,
         tasks::Tasks,
     },
 };
@@ -100,7 +101,7 @@ impl TestApp {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (router, serving) = (app.router, tasks.clone());
         tokio::spawn(async move {
-            server::serve(vec![listener], router, &serving, 1000, Duration::from_secs(5)).await;
+            server::serve(vec![listener], router, &serving, Limits::new(1000, Duration::from_secs(5))).await;
         });
         TestApp {
             base,

@@ -5,5 +5,6 @@ pub mod clock;
 pub mod database;
 pub mod http;
 pub mod process;
+pub mod smtp;
 pub mod stream;
 pub mod upstream;

@@ -6,6 +6,7 @@ use std::{
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -51,6 +52,7 @@ pub struct Server {
     pub base: String,
     child: Child,
     output: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Server {
@@ -82,20 +84,21 @@ impl Server {
         let (found, base) = std::sync::mpsc::channel();
         let streams: [Box<dyn std::io::Read + Send>; 2] =
             [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        let mut readers = Vec::new();
         for stream in streams {
             let (output, found) = (output.clone(), found.clone());
-            std::thread::spawn(move || {
+            readers.push(std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
                     if let Some(base) = address(&line) {
                         let _ = found.send(base);
                     }
                     output.lock().unwrap().push_str(&format!("{line}\n"));
                 }
-            });
+            }));
         }
         drop(found);
         match base.recv_timeout(PATIENCE) {
-            Ok(base) => Server { base, child, output },
+            Ok(base) => Server { base, child, output, readers },
             Err(_) => {
                 let _ = child.kill();
                 panic!("the server did not start:\n{}", output.lock().unwrap());
@@ -114,14 +117,17 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and how it ended.
+    /// SIGTERM, and how it ended. Then everything that it printed has been read.
     pub fn terminate(&mut self) -> ExitStatus {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.child.try_wait().unwrap() {
-                Some(status) => return status,
+                Some(status) => {
+                    self.readers.drain(..).for_each(|reader| reader.join().unwrap());
+                    return status;
+                }
                 None if Instant::now() > deadline => panic!("it did not end:\n{}", self.output()),
                 None => std::thread::sleep(Duration::from_millis(20)),
             }

@@ -1,0 +1,3 @@
+//! Tools that know no slice, against what they talk to.
+
+mod smtp;
