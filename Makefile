@@ -29,6 +29,7 @@ deny:
 
 bench:
 	cargo bench $(CARGO_FLAGS) --bench performance
+	cargo bench $(CARGO_FLAGS) --bench identity
 
 soak:
 	DM_TEST_KILLS=1000 cargo test $(CARGO_FLAGS) --test api process::kill -- --nocapture

@@ -3,6 +3,7 @@
 mod checks;
 mod layers;
 mod reader;
+mod throttle;
 
 use std::{
     ffi::OsString,
@@ -28,6 +29,7 @@ use crate::{
     platform::{
         db::{self, DatabaseSettings},
         mail::SmtpSettings,
+        proxies::TrustedProxies,
         seal::MasterKeys,
         telemetry::LogFormat,
     },
@@ -89,6 +91,8 @@ pub struct ServerSettings {
     pub frontend_url: Url,
     /// Origins whose pages may call the API.
     pub allowed_origins: Vec<String>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
     /// Where files are kept.
     pub data_dir: PathBuf,
     /// Connections that are answered at once.
@@ -250,6 +254,8 @@ fn server(r: &mut Reader, profile: Profile) -> Option<ServerSettings> {
     checks::https(r, profile, "server.frontend_url", frontend_url.as_ref());
     let allowed_origins = origins(r);
     checks::origins(r, profile, allowed_origins.as_deref().unwrap_or_default());
+    let trusted_proxies = r.networks("server.trusted_proxies").map(TrustedProxies::new);
+    checks::proxies(r, profile, trusted_proxies.as_ref());
     let data_dir = r.needed_text("server.data_dir").map(PathBuf::from);
     let max_connections = r.number("server.max_connections", 1, 1_000_000);
     let drain_timeout = r.duration("server.drain_timeout");
@@ -259,6 +265,7 @@ fn server(r: &mut Reader, profile: Profile) -> Option<ServerSettings> {
         public_url: public_url?,
         frontend_url: frontend_url?,
         allowed_origins: allowed_origins?,
+        trusted_proxies: trusted_proxies?,
         data_dir: data_dir?,
         max_connections: max_connections?,
         drain_timeout: drain_timeout?,
@@ -336,6 +343,7 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
     let audit_retention = r.duration("auth.audit_retention");
     let min_length = r.number("auth.password_min_length", 8, 64);
     let step_up_ttl = r.duration("auth.step_up_ttl");
+    let throttle = throttle::read(r);
     let frontend = server.map(|server| server.frontend_url.as_str().trim_end_matches('/').to_owned());
     let mut policies = Vec::new();
     for document in r.names_below("auth.policies") {
@@ -362,6 +370,7 @@ fn auth(r: &mut Reader, server: Option<&ServerSettings>) -> Option<AuthSettings>
         audit_retention: audit_retention?,
         allowed_origins: server?.allowed_origins.clone(),
         password: PasswordRules { min_length: min_length? },
+        throttle: throttle?,
         policies,
     })
 }

@@ -49,6 +49,7 @@ pub const PUBLIC: PublicPaths = PublicPaths(&[
     "/v1/auth/password/forgot",
     "/v1/auth/password/reset",
     "/v1/auth/email/undo",
+    "/v1/auth/unlock",
     "/v1/policies",
     "/v1/companions",
     "/.well-known/jwks.json",
@@ -145,6 +146,8 @@ pub fn router(
         clock: Arc::clone(&world.clock),
         https: config.server.public_url.scheme() == "https",
         only_hosts,
+        proxies: Arc::new(config.server.trusted_proxies.clone()),
+        said_at: Arc::default(),
     };
     answered(guarded, &config.server.allowed_origins, outermost)
 }
@@ -201,6 +204,8 @@ mod tests {
             clock: Arc::new(SystemClock),
             https: false,
             only_hosts: None,
+            proxies: Arc::default(),
+            said_at: Arc::default(),
         };
         let origin = "https://www.example.com";
         let app = answered(routes, &[origin.to_owned()], outermost);

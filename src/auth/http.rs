@@ -12,8 +12,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub(super) use self::delivery::{Page, RefreshCookie, TokenDelivery, TokensReply, no_cookie};
 use super::{
-    Auth, AuthError, HashError, SessionView, Tokens, User, consents, email_change, login, password, session,
-    signup, tokens,
+    Auth, AuthError, HashError, SessionView, Tokens, User, consents, email_change, lockout, login, password,
+    session, signup, tokens,
 };
 use crate::platform::{
     keyring::KeyError,
@@ -26,6 +26,7 @@ pub fn routes() -> OpenApiRouter<Auth> {
     OpenApiRouter::new()
         .merge(signup::http::router())
         .merge(login::http::router())
+        .merge(lockout::http::router())
         .merge(session::http::router())
         .merge(password::http::router())
         .merge(email_change::http::router())
@@ -82,6 +83,10 @@ impl From<AuthError> for Problem {
             AuthError::TooEarly { wait_s } => {
                 Problem::new(Code::RateLimited, "A code was sent a moment ago.")
                     .retry_after(Duration::from_secs(wait_s))
+            }
+            AuthError::Throttled { wait } => {
+                Problem::new(Code::RateLimited, "This was tried too often. Wait before the next try.")
+                    .retry_after(wait)
             }
             AuthError::InvalidCredentials => Problem::new(
                 Code::InvalidCredentials,

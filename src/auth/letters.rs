@@ -156,3 +156,18 @@ pub fn session_evicted(to: &str) -> Mail {
     }
     .lay_out()
 }
+
+/// To the owner of an account that was locked.
+pub fn account_locked(to: &str, link: &str) -> Mail {
+    Letter {
+        to,
+        subject: "Your account",
+        opening: "Somebody tried many wrong passwords for your account. So that nobody finds out the right one, no password \
+                  is accepted for now, not even yours. Unlock it here when you want to sign in:",
+        code: None,
+        link: Some(link),
+        closing: "The link is valid for one day and works once; after that, trying to sign in sends another one. Your \
+                  password is as it was. Devices that are signed in stay so.",
+    }
+    .lay_out()
+}

@@ -11,12 +11,14 @@ mod email;
 pub mod email_change;
 pub mod http;
 mod letters;
+pub mod lockout;
 pub mod login;
 pub mod password;
 mod service;
 pub mod session;
 pub mod signup;
 mod step_up;
+pub mod throttle;
 pub mod tokens;
 pub mod users;
 
@@ -35,6 +37,7 @@ pub use self::{
     password::{HashError, Password, PasswordRules},
     service::{Auth, AuthError, StartError},
     session::{Proof, SessionView},
+    throttle::{Rate, ThrottleSettings},
     tokens::{Jwks, KeyState, Rotation, SigningKey, Tokens},
     users::{AgeAssurance, ProfileChange, Role, User},
 };
@@ -69,6 +72,8 @@ pub struct AuthSettings {
     pub allowed_origins: Vec<String>,
     /// Which passwords are accepted.
     pub password: PasswordRules,
+    /// How often passwords, codes, sign-ups and mails may be tried.
+    pub throttle: ThrottleSettings,
     /// The documents that people consent to, in the order in which they are shown.
     pub policies: Vec<Policy>,
 }

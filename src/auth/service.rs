@@ -1,15 +1,15 @@
 //! Identity's shared parts, its errors and its housekeeping. What it can do is in the parts, one `impl Auth` in each.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 use super::{
-    AuthSettings, Email, HashError, audit, email_change,
+    AuthSettings, Email, HashError, audit, email_change, lockout,
     password::{self, BreachCheck, Hasher, Pepper},
-    session, signup,
+    session, signup, throttle,
     tokens::{self, AccessTokens, SigningKeyError},
     users,
 };
@@ -61,6 +61,12 @@ pub enum AuthError {
     TooEarly {
         /// How long to wait, in seconds.
         wait_s: u64,
+    },
+    /// Tried too often.
+    #[error("tried too often")]
+    Throttled {
+        /// How long to wait.
+        wait: Duration,
     },
     /// Wrong address or password.
     #[error("the credentials are not valid")]
@@ -172,9 +178,11 @@ impl Auth {
     pub async fn sweep(&self) -> Result<u64, db::Error> {
         use audit::store::{forget_addresses, remove_old_audit_events};
         use email_change::store::{remove_expired_changes, remove_expired_undos};
+        use lockout::store::remove_failures_of_nobody;
         use password::store::remove_expired_resets;
         use session::store::{forget_successors, remove_ended_sessions};
         use signup::store::{remove_expired_age_refusals, remove_expired_signups};
+        use throttle::store::remove_full_buckets;
         use tokens::store::remove_retired_signing_keys;
         use users::store::remove_ended_holds;
 
@@ -182,6 +190,7 @@ impl Auth {
         let addresses_before = time::before(now, self.0.settings.audit_address_retention);
         let audit_before = time::before(now, self.0.settings.audit_retention);
         let exchanged_before = time::before(now, session::FORGET_AFTER);
+        let failed_before = lockout::forgotten_before(now);
         let removed = [
             db.write(async move |c| remove_expired_signups(now).exec(&c).await).await?,
             db.write(async move |c| remove_expired_age_refusals(now).exec(&c).await).await?,
@@ -194,6 +203,8 @@ impl Auth {
             db.write(async move |c| remove_retired_signing_keys(now).exec(&c).await).await?,
             db.write(async move |c| forget_addresses(addresses_before).exec(&c).await).await?,
             db.write(async move |c| remove_old_audit_events(audit_before).exec(&c).await).await?,
+            db.write(async move |c| remove_full_buckets(now).exec(&c).await).await?,
+            db.write(async move |c| remove_failures_of_nobody(failed_before).exec(&c).await).await?,
         ];
         Ok(removed.into_iter().max().unwrap_or(0))
     }
@@ -211,6 +222,12 @@ impl Auth {
     /// Whether pages of this origin may use the refresh cookie.
     pub fn is_allowed_origin(&self, origin: &str) -> bool {
         self.0.settings.allowed_origins.iter().any(|allowed| allowed == origin)
+    }
+
+    /// How many passwords have been hashed or compared since the start. Tests count with it: whoever may not come in has
+    /// cost the same.
+    pub fn passwords_hashed(&self) -> u64 {
+        self.0.hasher.done()
     }
 
     pub(super) fn now(&self) -> Timestamp {

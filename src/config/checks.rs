@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use url::Url;
 
 use super::{Profile, reader::Reader};
-use crate::platform::db;
+use crate::platform::{db, proxies::TrustedProxies};
 
 /// Development answers to this machine only.
 pub fn listen(r: &mut Reader, profile: Profile, key: &str, address: Option<SocketAddr>) {
@@ -39,6 +39,13 @@ pub fn database(r: &mut Reader, profile: Profile, url: &str) {
         for complaint in db::exposures(url) {
             r.fault("database.url", complaint);
         }
+    }
+}
+
+/// Who trusts everybody knows nobody.
+pub fn proxies(r: &mut Reader, profile: Profile, proxies: Option<&TrustedProxies>) {
+    if profile == Profile::Production && proxies.is_some_and(TrustedProxies::trusts_everybody) {
+        r.fault("server.trusted_proxies", "trusts everybody, so that anybody can be anybody");
     }
 }
 

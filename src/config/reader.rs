@@ -12,6 +12,7 @@ use super::{
     Fault,
     layers::{Origin, Setting, Settings},
 };
+use crate::platform::proxies::Network;
 
 /// Reads settings and remembers which were asked for: what is left over is unknown.
 pub struct Reader {
@@ -181,6 +182,23 @@ impl Reader {
             return Some(None);
         }
         self.address(key).map(Some)
+    }
+
+    /// A list of networks.
+    pub fn networks(&mut self, key: &str) -> Option<Vec<Network>> {
+        let mut networks = Vec::new();
+        for text in self.list(key)? {
+            if let Ok(network) = text.parse() {
+                networks.push(network);
+            } else {
+                self.fault(
+                    key,
+                    format!("has “{text}”; a network such as 10.0.0.0/8 or an address is needed"),
+                );
+                return None;
+            }
+        }
+        Some(networks)
     }
 
     /// An http or https address without user, query or fragment.

@@ -4,7 +4,10 @@
 //! headers that API.md promises everywhere. Paths are logged by their template and queries not at all: both can hold
 //! what people typed.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -16,9 +19,12 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::{
+    client::ClientAddress,
     clock::SharedClock,
     problem::{Code, Problem},
+    proxies::TrustedProxies,
     random::SharedRandom,
+    server::PeerAddress,
 };
 
 /// The header that carries a request's id.
@@ -26,6 +32,9 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Content that is not one of our own pages may load and be framed by nothing.
 const NO_CONTENT: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+
+/// How long not to repeat that a proxy seems to be missing in the settings, in microseconds.
+const QUIET: i64 = 60_000_000;
 
 /// What the layer has to know.
 #[derive(Clone)]
@@ -39,6 +48,10 @@ pub struct Edge {
     /// In development, the only hosts that are answered: a page elsewhere that resolves its name to this machine
     /// (DNS rebinding) must not reach the mailbox.
     pub only_hosts: Option<Arc<[String]>>,
+    /// Whose word is taken on who calls.
+    pub proxies: Arc<TrustedProxies>,
+    /// When it was last said that a proxy seems to be missing there, in microseconds since 1970.
+    pub said_at: Arc<AtomicI64>,
 }
 
 /// The id of the request that is being handled.
@@ -50,6 +63,7 @@ pub async fn edge(State(edge): State<Edge>, mut request: Request, next: Next) ->
     let started = Instant::now();
     let id = request_id(&edge, request.headers());
     request.extensions_mut().insert(RequestId(id.clone()));
+    find_client(&edge, &mut request);
     let method = known(request.method());
     let route = request
         .extensions()
@@ -73,6 +87,25 @@ pub async fn edge(State(edge): State<Edge>, mut request: Request, next: Next) ->
     metrics::histogram!("http_request_seconds", "method" => method, "route" => route, "status" => status.to_string())
         .record(started.elapsed());
     response
+}
+
+/// Finds out who calls, through proxies of ours.
+fn find_client(edge: &Edge, request: &mut Request) {
+    let Some(PeerAddress(peer)) = request.extensions().get::<PeerAddress>().copied() else { return };
+    if edge.proxies.is_spoken_for(peer.ip(), request.headers()) {
+        let (now, said_at) = (edge.clock.now().as_microsecond(), edge.said_at.load(Ordering::Relaxed));
+        let due = now >= said_at.saturating_add(QUIET);
+        // Of several at once one says it.
+        if due && edge.said_at.compare_exchange(said_at, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::warn!(
+                peer = %peer.ip(),
+                "a forwarding header was ignored, because its sender is not in server.trusted_proxies; if that is a \
+                 proxy of yours, all its clients share one limit on logins and sign-ups until it is"
+            );
+        }
+    }
+    let address = edge.proxies.client(peer.ip(), request.headers());
+    request.extensions_mut().insert(ClientAddress(address));
 }
 
 /// The method, if it is one of the nine of HTTP. Callers can invent others, and each would be a series of its own.

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod clock;
+pub mod cookie;
 pub mod data_dir;
 pub mod db;
 pub mod digest;
@@ -15,6 +16,7 @@ pub mod lock;
 pub mod mail;
 pub mod page;
 pub mod problem;
+pub mod proxies;
 pub mod public;
 pub mod random;
 pub mod seal;

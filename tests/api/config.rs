@@ -109,6 +109,9 @@ fn every_fault_is_reported_at_once_and_no_secret_is_shown() {
             ("DM__SERVER__PUBLIC_URL", "http://api.example.com"),
             ("DM__SERVER__ALLOWED_ORIGINS", "*"),
             ("DM__SERVER__TYPO", "1"),
+            ("DM__SERVER__TRUSTED_PROXIES", "10.0.0.0/8, proxy.example.com"),
+            ("DM__AUTH__THROTTLE__LOGIN_ACCOUNT__BURST", "0"),
+            ("DM__AUTH__THROTTLE__SIGNUP_ADDRESS__EVERY", "0s"),
             ("DM__SECURITY__MASTER_KEYS", "k1:c2VjcmV0LWNhbmFyeQ=="),
             ("DM__AUTH__ACCESS_TOKEN_TTL", "ten minutes"),
             ("DM__AUTH__PASSWORD_MIN_LENGTH", "3"),
@@ -134,6 +137,9 @@ fn every_fault_is_reported_at_once_and_no_secret_is_shown() {
         "DM__SERVER__PUBLIC_URL",
         "DM__SERVER__ALLOWED_ORIGINS",
         "DM__SERVER__TYPO",
+        "DM__SERVER__TRUSTED_PROXIES",
+        "DM__AUTH__THROTTLE__LOGIN_ACCOUNT__BURST",
+        "DM__AUTH__THROTTLE__SIGNUP_ADDRESS__EVERY",
         "DM__SECURITY__MASTER_KEYS",
         "DM__AUTH__ACCESS_TOKEN_TTL",
         "DM__AUTH__PASSWORD_MIN_LENGTH",
@@ -221,6 +227,8 @@ fn production_refuses_what_is_dangerous_there() {
         ("DM__SERVER__FRONTEND_URL", "http://www.example.com", "is not https"),
         ("DM__AUTH__BREACH_CHECK_URL", "http://breaches.example.com/range", "is not https"),
         ("DM__SERVER__ALLOWED_ORIGINS", "*", "origin"),
+        ("DM__SERVER__TRUSTED_PROXIES", "10.0.0.0/8, 0.0.0.0/0", "trusts everybody"),
+        ("DM__SERVER__TRUSTED_PROXIES", "::/0", "trusts everybody"),
         ("DM__SERVER__ALLOWED_ORIGINS", "https://www.example.com,http://www.example.com", "not https"),
         ("DM__AUTH__ACCESS_TOKEN_TTL", "3650d", "more than an hour"),
         ("DM__MAIL__SMTP_URL", "smtp://mail.example.com?tls=opportunistic&tls=required", "is not encrypted"),
@@ -314,6 +322,27 @@ fn development_listens_on_this_machine_only() {
     load(Profile::Development, &[("DM__SERVER__METRICS_LISTEN", "127.0.0.1:9000")]).unwrap();
     load(Profile::Development, &[("DM__SERVER__LISTEN", "[::1]:8080")]).unwrap();
     load(Profile::Development, &[("DM__SERVER__LISTEN", "127.0.0.2:8080")]).unwrap();
+}
+
+/// NIST SP 800-63B-4 and our own contract; development differs for what concerns one machine only.
+#[test]
+fn production_has_the_throttles_that_the_documents_name() {
+    use digitalmistress::auth::Rate;
+    use std::time::Duration;
+
+    let throttle = load(Profile::Production, &production()).unwrap().auth.throttle;
+    let rate = |burst, seconds| Rate { burst, every: Duration::from_secs(seconds) };
+    assert_eq!(throttle.login_account, rate(10, 60));
+    assert_eq!(throttle.login_pair, rate(5, 60));
+    assert_eq!(throttle.login_address, rate(30, 3));
+    assert_eq!(throttle.signup_address, rate(5, 1200));
+    assert_eq!(throttle.mail_recipient, rate(3, 3600));
+    assert_eq!(throttle.mail_address, rate(5, 60));
+    assert_eq!(throttle.code_address, rate(20, 6));
+    let development = load(Profile::Development, &[]).unwrap().auth.throttle;
+    assert_eq!(development.login_account, throttle.login_account);
+    let changed = load(Profile::Development, &[("DM__AUTH__THROTTLE__LOGIN_ACCOUNT__BURST", "3")]).unwrap();
+    assert_eq!(changed.auth.throttle.login_account, rate(3, 60));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use self::store::TriedChange;
 use super::{
     Auth, AuthError, Caller, Email, User, audit::Action, letters, password, service::invalid_field, signup,
-    users,
+    throttle::Throttle, users,
 };
 use crate::platform::{
     client::Client,
@@ -45,6 +45,7 @@ impl Auth {
     pub async fn change_email(&self, caller: Caller, email: &str, client: &Client) -> Result<(), AuthError> {
         self.require_fresh(caller)?;
         let email = Email::parse(email).map_err(|invalid| invalid_field("/email", invalid))?;
+        let _ = self.admit(Throttle::Mail { to: &email }, client).await?;
         let now = self.now();
         let taken = self.is_taken(&email, caller.user_id).await?;
         let id = self.0.random.uuid(now);
@@ -87,6 +88,7 @@ impl Auth {
         code: &str,
         client: &Client,
     ) -> Result<User, AuthError> {
+        let _ = self.admit(Throttle::Code, client).await?;
         let now = self.now();
         let Caller { user_id, session_id, .. } = caller;
         let tried =

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::store;
 use crate::{
-    auth::{Auth, AuthError, Email, audit::Action, letters, password, session, users},
+    auth::{Auth, AuthError, Email, audit::Action, letters, password, session, throttle::Throttle, users},
     platform::{
         client::Client,
         db::{self, Conn},
@@ -70,6 +70,7 @@ impl Auth {
     ///
     /// [`AuthError::InvalidCode`] for a token that is unknown, used, overtaken or expired.
     pub async fn undo_email_change(&self, token: &SecretString, client: &Client) -> Result<(), AuthError> {
+        let _ = self.admit(Throttle::Code, client).await?;
         let token_hash = TOKEN.read(token).ok_or(AuthError::InvalidCode)?.hash;
         let now = self.now();
         let found = self.0.db.read(async |c| store::find_undo(&token_hash, now).opt(&c).await).await?;

@@ -1,19 +1,29 @@
 //! The routes of login.
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, header},
+    response::{IntoResponse as _, Response},
+};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{FreshToken, LoginForm};
+use super::{FreshToken, LoginForm, SignedIn};
 use crate::{
     auth::{
         Auth, CurrentUser,
         http::{Page, TokenDelivery, TokensAnswer, TokensReply},
     },
-    platform::{client::Client, extract::ApiJson, problem::Problem},
+    platform::{client::Client, cookie::cookie, extract::ApiJson, problem::Problem},
 };
+
+/// The cookie of a device that has signed in before.
+const DEVICE_COOKIE: &str = "__Host-dm_device";
+/// How long a browser is asked to keep it, in seconds: 400 days, the most that browsers do.
+const DEVICE_COOKIE_AGE: u32 = 34_560_000;
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Auth> {
@@ -36,6 +46,9 @@ struct LoginBody {
 }
 
 /// Sign in
+///
+/// Sets the cookie `__Host-dm_device`. It shows, the next time, that this browser has signed in to the account before: then
+/// wrong passwords that come from elsewhere do not keep it waiting. It does nothing else.
 #[utoipa::path(post, path = "/v1/auth/login", tag = "auth", request_body = LoginBody, responses(
     (status = 200, description = "Signed in.", body = TokensAnswer),
 ))]
@@ -43,12 +56,23 @@ async fn log_in(
     State(auth): State<Auth>,
     client: Client,
     page: Page,
+    headers: HeaderMap,
     ApiJson(body): ApiJson<LoginBody>,
-) -> Result<TokensReply, Problem> {
+) -> Result<Response, Problem> {
     let LoginBody { email, password, device_name, token_delivery } = body;
     page.check_for(token_delivery)?;
-    let form = LoginForm { email, password, device_name };
-    Ok(TokensReply::new(auth.log_in(form, &client).await?, token_delivery))
+    let device_cookie = cookie(&headers, DEVICE_COOKIE).map(str::to_owned);
+    let form = LoginForm { email, password, device_name, device_cookie };
+    let SignedIn { tokens, device_cookie } = auth.log_in(form, &client).await?;
+    let mut response = TokensReply::new(tokens, token_delivery).into_response();
+    if let Ok(cookie) = device_cookie_header(&device_cookie).parse() {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+fn device_cookie_header(value: &str) -> String {
+    format!("{DEVICE_COOKIE}={value}; Path=/; Max-Age={DEVICE_COOKIE_AGE}; HttpOnly; Secure; SameSite=Strict")
 }
 
 /// How somebody shows again who they are.

@@ -1,18 +1,17 @@
 //! Login with a password, and showing it again.
 
 pub mod http;
+mod proof;
 mod reauthenticate;
 
-use secrecy::SecretString;
-use uuid::Uuid;
-
+use self::proof::{Attempt, Proof};
 pub use self::reauthenticate::FreshToken;
 use super::{
-    Auth, AuthError, Device, Email, Password, Tokens, administration,
-    audit::{Action, AuditEvent},
+    Auth, AuthError, Device, Email, Password, Tokens, administration, audit::Action, throttle::KnownDevice,
     users,
 };
 use crate::platform::{client::Client, db::Conn, problem::Faults};
+use secrecy::SecretString;
 
 /// A login as it was sent.
 pub struct LoginForm {
@@ -22,28 +21,42 @@ pub struct LoginForm {
     pub password: SecretString,
     /// What the client calls itself.
     pub device_name: Option<String>,
+    /// What shows that the device has signed in before; see [`KnownDevice`](super::throttle::KnownDevice).
+    pub device_cookie: Option<String>,
+}
+
+/// What somebody gets who has signed in.
+pub struct SignedIn {
+    /// The tokens.
+    pub tokens: Tokens,
+    /// What shows the next time that the device has signed in before.
+    pub device_cookie: String,
 }
 
 /// A password that was the right one.
 pub(super) struct CheckedPassword {
-    /// Whose it is.
-    pub(super) user_id: Uuid,
-    /// The hash that it was compared with.
-    pub(super) stored: String,
+    /// Whose it is, and what it was compared with.
+    pub(super) proof: Proof,
     hash: String,
 }
 
 impl CheckedPassword {
     /// Holds the user's row until the transaction ends, so that what the password opens does not happen beside a change of
-    /// it, and stores a hash that was made anew.
+    /// it, stores a hash that was made anew, and begins to count wrong passwords anew.
     ///
     /// # Errors
     ///
-    /// [`AuthError::InvalidCredentials`] if the password is another one by now.
+    /// [`AuthError::InvalidCredentials`] if the password is another one by now, or the account was locked.
     pub(super) async fn hold(&self, conn: &Conn) -> Result<(), AuthError> {
-        match users::store::replace_password(self.user_id, &self.stored, &self.hash).exec(conn).await? {
+        self.replace(conn, &self.hash).await
+    }
+
+    /// As [`CheckedPassword::hold`], with another password's hash in place of this one's.
+    pub(super) async fn replace(&self, conn: &Conn, new_hash: &str) -> Result<(), AuthError> {
+        let Proof { user_id, stored, .. } = &self.proof;
+        match users::store::replace_password(*user_id, stored, new_hash).exec(conn).await? {
             0 => Err(AuthError::InvalidCredentials),
-            _ => Ok(()),
+            _ => self.proof.settle(conn).await,
         }
     }
 }
@@ -53,9 +66,10 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// [`AuthError::InvalidCredentials`] for an unknown address and for a wrong password, after the same work, and for a
-    /// password that was changed meanwhile. [`AuthError::AccountSuspended`] only after the right password.
-    pub async fn log_in(&self, form: LoginForm, client: &Client) -> Result<Tokens, AuthError> {
+    /// [`AuthError::InvalidCredentials`] for an unknown address, for a wrong password, and for any password of a locked
+    /// account, after the same work; also for a password that was changed meanwhile. [`AuthError::Throttled`] before any
+    /// work. [`AuthError::AccountSuspended`] only after the right password.
+    pub async fn log_in(&self, form: LoginForm, client: &Client) -> Result<SignedIn, AuthError> {
         let mut faults = Faults::new();
         let email = faults.take("/email", Email::parse(&form.email));
         let password = faults.take("/password", Password::parse(&form.password));
@@ -63,8 +77,10 @@ impl Auth {
         let (Some(email), Some(password), Some(device)) = (email, password, device) else {
             return Err(AuthError::Invalid(faults.into_errors()));
         };
-        let checked = self.check_password(Action::LoggedIn, &email, password, client).await?;
-        let id = checked.user_id;
+        let known = self.known_device(form.device_cookie.as_deref(), &email)?;
+        let checked = self.check_password(Action::LoggedIn, &email, password, known.as_ref(), client).await?;
+        let id = checked.proof.user_id;
+        let device_cookie = self.remember_device(form.device_cookie.as_deref(), &email)?;
 
         let now = self.now();
         let (session, tokens) = self.begin_session(self.user(id).await?, device, client)?;
@@ -83,7 +99,7 @@ impl Auth {
             })
             .await?;
         self.0.jobs.wake(); // There may be a mail about an older session.
-        Ok(tokens)
+        Ok(SignedIn { tokens, device_cookie })
     }
 
     /// Compares a password with that of the owner of an address. Everything that takes a password comes through here, so
@@ -91,29 +107,23 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// [`AuthError::InvalidCredentials`] for an address that nobody has, somebody without a password, and a wrong password,
-    /// after the same work. An entry of the audit says that `action` was refused.
+    /// [`AuthError::Throttled`] before any work. [`AuthError::InvalidCredentials`] for an address that nobody has, somebody
+    /// without a password, a wrong password, and any password of a locked account, after the same work. An entry of the
+    /// audit says that `action` was refused.
     pub(super) async fn check_password(
         &self,
         action: Action,
         email: &Email,
         password: Password,
+        device: Option<&KnownDevice>,
         client: &Client,
     ) -> Result<CheckedPassword, AuthError> {
-        let found =
-            self.0.db.read(async |c| users::store::find_credentials(email.key()).opt(&c).await).await?;
-        let (id, stored) = found.map(|row| (row.id, row.password_hash)).unzip();
-        let stored = stored.flatten();
-        let verdict = self.0.hasher.verify(password.clone(), stored.clone()).await?;
-        let (Some(user_id), Some(stored), true) = (id, stored, verdict.right) else {
-            let refused = self.audit(action, Some(client)).failed();
-            let refused = id.into_iter().fold(refused, AuditEvent::about);
-            self.0.db.write(async move |c| refused.store(&c).await).await?;
-            return Err(AuthError::InvalidCredentials);
-        };
-        let renewed = if verdict.outdated { self.renewed_hash(password).await } else { None };
-        let hash = renewed.unwrap_or_else(|| stored.clone());
-        Ok(CheckedPassword { user_id, stored, hash })
+        let event = self.audit(action, Some(client));
+        let proof =
+            self.prove_password(Attempt { email, password: &password, device, event }, client).await?;
+        let renewed = if proof.outdated { self.renewed_hash(password).await } else { None };
+        let hash = renewed.unwrap_or_else(|| proof.stored.clone());
+        Ok(CheckedPassword { proof, hash })
     }
 
     /// A hash with today's parameters and key. Nobody is kept out because it could not be made.

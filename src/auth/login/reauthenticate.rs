@@ -34,9 +34,9 @@ impl Auth {
     ) -> Result<FreshToken, AuthError> {
         let password = Password::parse(password).map_err(|invalid| invalid_field("/password", invalid))?;
         let (email, _) = self.sign_in_of(caller.user_id).await?;
-        let checked = self.check_password(Action::Reauthenticated, &email, password, client).await?;
+        let checked = self.check_password(Action::Reauthenticated, &email, password, None, client).await?;
         // The address may have become somebody else's a moment ago.
-        if checked.user_id != caller.user_id {
+        if checked.proof.user_id != caller.user_id {
             return Err(AuthError::InvalidCredentials);
         }
         let now = self.now();

@@ -43,12 +43,13 @@ impl Auth {
                 return Err(invalid_field("/current_password", missing));
             }
             (Some(current), _) => {
-                let checked = self.check_password(Action::PasswordChanged, &email, current, client).await?;
+                let checked =
+                    self.check_password(Action::PasswordChanged, &email, current, None, client).await?;
                 // The address may have become somebody else's a moment ago.
-                if checked.user_id != user_id {
+                if checked.proof.user_id != user_id {
                     return Err(AuthError::InvalidCredentials);
                 }
-                Some(checked.stored)
+                Some(checked)
             }
         };
         self.check_new_password(&new, Some(&email))
@@ -60,12 +61,12 @@ impl Auth {
         self.0
             .db
             .write(async move |c| {
-                let changed = match &replaced {
-                    Some(old) => users::store::replace_password(user_id, old, &hash).exec(&c).await?,
-                    None => users::store::set_first_password(user_id, &hash).exec(&c).await?,
-                };
-                if changed == 0 {
-                    return Err(AuthError::InvalidCredentials);
+                match &replaced {
+                    Some(checked) => checked.replace(&c, &hash).await?,
+                    None if users::store::set_first_password(user_id, &hash).exec(&c).await? == 0 => {
+                        return Err(AuthError::InvalidCredentials);
+                    }
+                    None => {}
                 }
                 session::store::end_other_sessions(user_id, caller.session_id).exec(&c).await?;
                 close_ways_around(&c, user_id).await?;

@@ -3,7 +3,13 @@
 //! A hash takes 19 MiB and tens of milliseconds. So it never runs where requests are answered, only so many run at
 //! once, each thread keeps its memory between hashes, and who would wait too long is told to come back.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use argon2::{
     Algorithm, Argon2, Block, KeyId, Params, ParamsBuilder, Version,
@@ -79,6 +85,7 @@ impl Pepper {
 pub struct Hasher {
     queue: std::sync::mpsc::SyncSender<Job>,
     random: SharedRandom,
+    done: Arc<AtomicU64>,
 }
 
 struct Job {
@@ -103,13 +110,19 @@ impl Hasher {
         let threads = cores.saturating_sub(1).max(1);
         let (queue, jobs) = std::sync::mpsc::sync_channel(threads.saturating_mul(QUEUE_PER_THREAD));
         let jobs = Arc::new(std::sync::Mutex::new(jobs));
+        let done = Arc::new(AtomicU64::new(0));
         for number in 1..=threads {
-            let (jobs, pepper) = (Arc::clone(&jobs), pepper.clone());
+            let (jobs, pepper, done) = (Arc::clone(&jobs), pepper.clone(), Arc::clone(&done));
             std::thread::Builder::new()
                 .name(format!("password-hash-{number}"))
-                .spawn(move || work(&jobs, &pepper))?;
+                .spawn(move || work(&jobs, &pepper, &done))?;
         }
-        Ok(Hasher { queue, random })
+        Ok(Hasher { queue, random, done })
+    }
+
+    /// How many passwords have been hashed or compared.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
     }
 
     /// Hashes a new password; the result is a PHC string.
@@ -136,7 +149,7 @@ impl Hasher {
 }
 
 /// One thread: takes jobs until the program ends.
-fn work(jobs: &std::sync::Mutex<std::sync::mpsc::Receiver<Job>>, pepper: &Pepper) {
+fn work(jobs: &std::sync::Mutex<std::sync::mpsc::Receiver<Job>>, pepper: &Pepper, done: &AtomicU64) {
     let mut memory: Vec<Block> = Vec::new();
     loop {
         // The lock is held only while waiting for a job, so the threads take turns.
@@ -145,11 +158,13 @@ fn work(jobs: &std::sync::Mutex<std::sync::mpsc::Receiver<Job>>, pepper: &Pepper
         let waited = job.queued.elapsed();
         metrics::histogram!("password_hash_wait_seconds").record(waited);
         let late = waited > MAX_WAIT;
+        let count = || done.fetch_add(u64::from(!late), Ordering::Relaxed);
         // Nobody may be listening any more: the request was cancelled.
         match job.task {
             Task::Hash { salt, answer } if !answer.is_closed() => {
                 let result =
                     if late { Err(HashError::Busy) } else { hash(&job.password, &salt, pepper, &mut memory) };
+                count();
                 let _ = answer.send(result);
             }
             Task::Verify { stored, answer } if !answer.is_closed() => {
@@ -158,6 +173,7 @@ fn work(jobs: &std::sync::Mutex<std::sync::mpsc::Receiver<Job>>, pepper: &Pepper
                 } else {
                     verify(&job.password, stored.as_deref(), pepper, &mut memory)
                 };
+                count();
                 let _ = answer.send(result);
             }
             Task::Hash { .. } | Task::Verify { .. } => {}

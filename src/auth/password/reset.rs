@@ -8,7 +8,8 @@ use uuid::Uuid;
 use super::{Password, store};
 use crate::{
     auth::{
-        Auth, AuthError, Email, audit::Action, email_change, letters, service::invalid_field, session, users,
+        Auth, AuthError, Email, audit::Action, email_change, letters, lockout, service::invalid_field,
+        session, throttle::Throttle, users,
     },
     platform::{
         client::Client,
@@ -29,6 +30,7 @@ impl Auth {
     /// For an address that nobody has the same is done, but for the mail: a decoy is stored, and a job that is dropped.
     pub async fn forgot_password(&self, email: &str, client: &Client) -> Result<(), AuthError> {
         let email = Email::parse(email).map_err(|invalid| invalid_field("/email", invalid))?;
+        let _ = self.admit(Throttle::Mail { to: &email }, client).await?;
         let email_mac = self.address_mac(&email)?;
         let now = self.now();
         let owner = self.0.db.read(async |c| users::store::find_owner(email.key()).opt(&c).await).await?;
@@ -75,6 +77,7 @@ impl Auth {
     ) -> Result<(), AuthError> {
         let not_accepted = |invalid| invalid_field("/password", invalid);
         let password = Password::parse(password).map_err(not_accepted)?;
+        let _ = self.admit(Throttle::Code, client).await?;
         let token_hash = TOKEN.read(token).ok_or(AuthError::InvalidCode)?.hash;
         let now = self.now();
         let found = self.0.db.read(async |c| store::find_reset(&token_hash, now).opt(&c).await).await?;
@@ -92,6 +95,8 @@ impl Auth {
                     return Err(AuthError::InvalidCode);
                 }
                 session::store::end_sessions_of(user_id).exec(&c).await?;
+                // The mailbox was shown to be theirs, as by the link to unlock.
+                lockout::unlock_user(&c, user_id, now).await?;
                 close_ways_around(&c, user_id).await?;
                 notice.store(&c).await?;
                 event.store(&c).await?;

@@ -55,10 +55,11 @@ struct SignupAnswer {
 ))]
 async fn sign_up(
     State(auth): State<Auth>,
+    client: Client,
     ApiJson(body): ApiJson<SignupBody>,
 ) -> Result<(StatusCode, Json<SignupAnswer>), Problem> {
     let SignupBody { email, password, birth_date, consents, locale } = body;
-    let started = auth.sign_up(SignupForm { email, password, birth_date, consents, locale }).await?;
+    let started = auth.sign_up(SignupForm { email, password, birth_date, consents, locale }, &client).await?;
     let answer = SignupAnswer {
         signup_token: started.token.expose_secret().to_owned(),
         expires_in: started.expires_in.as_secs(),
@@ -117,8 +118,9 @@ struct ResendAnswer {
 ))]
 async fn resend_code(
     State(auth): State<Auth>,
+    client: Client,
     ApiJson(body): ApiJson<ResendBody>,
 ) -> Result<(StatusCode, Json<ResendAnswer>), Problem> {
-    let wait = auth.resend_code(&body.signup_token).await?;
+    let wait = auth.resend_code(&body.signup_token, &client).await?;
     Ok((StatusCode::ACCEPTED, Json(ResendAnswer { resend_after_s: wait.as_secs() })))
 }

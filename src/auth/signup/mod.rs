@@ -21,8 +21,8 @@ use self::{
     pending::Details,
     store::PendingSignup,
 };
-use super::{Auth, AuthError, service::invalid_field};
-use crate::platform::{db, time, token::TokenKind};
+use super::{Auth, AuthError, service::invalid_field, throttle::Throttle};
+use crate::platform::{client::Client, db, time, token::TokenKind};
 
 /// How long a pending sign-up lives.
 const SIGNUP_TTL: Duration = Duration::from_hours(1);
@@ -54,9 +54,10 @@ impl Auth {
     /// # Errors
     ///
     /// [`AuthError::AgeRestricted`] for a birth date under 18. It costs the same work, and the hash before it bounds how
-    /// many refusals can be written.
-    pub async fn sign_up(&self, form: SignupForm) -> Result<SignupStarted, AuthError> {
+    /// many refusals can be written. [`AuthError::Throttled`] before any work.
+    pub async fn sign_up(&self, form: SignupForm, client: &Client) -> Result<SignupStarted, AuthError> {
         let signup = self.parse_signup(form)?;
+        let _ = self.admit(Throttle::SignUp { to: &signup.email }, client).await?;
         self.refuse_breached(&signup.password)
             .await
             .map_err(|invalid| invalid_field("/password", invalid))?;
@@ -122,13 +123,16 @@ impl Auth {
     /// # Errors
     ///
     /// [`AuthError::InvalidCode`] for an unknown or expired sign-up, and when no code is left to send: then waiting does
-    /// not help. [`AuthError::TooEarly`] before its time.
-    pub async fn resend_code(&self, token: &SecretString) -> Result<Duration, AuthError> {
+    /// not help. [`AuthError::TooEarly`] before its time. [`AuthError::Throttled`] also when the address has had many mails.
+    pub async fn resend_code(&self, token: &SecretString, client: &Client) -> Result<Duration, AuthError> {
+        let _ = self.admit(Throttle::Code, client).await?;
         let token_hash = TOKEN.read(token).ok_or(AuthError::InvalidCode)?.hash;
         let now = self.now();
         let pending = self.resendable(token_hash, now).await?;
         let details = self.open_details(pending.id, &pending.details)?;
-        let standing = self.standing_of(&pending, &details.email()?, now).await?;
+        let email = details.email()?;
+        let _ = self.admit(Throttle::Mail { to: &email }, client).await?;
+        let standing = self.standing_of(&pending, &email, now).await?;
         let (code_mac, mail) = self.new_code(pending.id, &details.email, standing)?;
         let renewed = self
             .0

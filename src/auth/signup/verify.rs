@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     auth::{
-        AgeAssurance, Auth, AuthError, Consent, Device, Role, Tokens, User, audit::Action, consents, users,
+        AgeAssurance, Auth, AuthError, Consent, Device, Role, Tokens, User, audit::Action, consents,
+        throttle::Throttle, users,
     },
     platform::{
         client::Client,
@@ -27,13 +28,14 @@ impl Auth {
     ///
     /// [`AuthError::InvalidCode`] for a wrong or spent code, a decoy, and when another sign-up for the same address was
     /// faster. [`AuthError::AgeRestricted`] for the right code when somebody under 18 tried with the address since. Every
-    /// call spends a try, whatever comes of it.
+    /// call spends a try, whatever comes of it, but for [`AuthError::Throttled`], which comes before all else.
     pub async fn verify_signup(
         &self,
         token: &SecretString,
         code: &str,
         client: &Client,
     ) -> Result<Tokens, AuthError> {
+        let _ = self.admit(Throttle::Code, client).await?;
         let token_hash = TOKEN.read(token).ok_or(AuthError::InvalidCode)?.hash;
         let now = self.now();
         let tried = self.0.db.write(async move |c| store::spend_try(&token_hash, now).opt(&c).await).await?;

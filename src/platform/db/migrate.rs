@@ -38,6 +38,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     2 "0002_identity.sql",
     3 "0003_chat.sql",
     4 "0004_audit.sql",
+    5 "0005_throttle.sql",
     6 "0006_credentials.sql",
     7 "0007_administration.sql",
 ];

@@ -132,6 +132,10 @@ mod tests {
         assert!(mail.text.lines().any(|line| line == "12345678"), "the code has a line of its own");
         assert!(mail.html.contains("Hello &lt;b&gt;Ann&lt;"));
         assert!(mail.html.contains(">12345678</p>") && !mail.html.contains("<b>Ann"));
+        let link = letter.link.unwrap();
+        assert!(mail.text.lines().any(|line| line == link), "the link has a line of its own");
+        let escaped = HtmlEscape(link).to_string();
+        assert_eq!(mail.html.matches(&escaped).count(), 2, "to click and to copy: {}", mail.html);
         let odd = Letter { code: Some("<i>{code}"), subject: "{0} & {opening}", ..letter };
         assert!(odd.lay_out().html.contains("&lt;i&gt;{code}"), "what is laid out is not itself a layout");
         let link = "https://www.example.com/reset#token=dm_a&b";

@@ -28,6 +28,8 @@ async fn rows(t: &TestApp) -> Vec<(&'static str, i64)> {
         "generation",
         "job",
         "quota_day",
+        "password_failure",
+        "audit_event",
     ] {
         let sql: &'static str = format!("SELECT COUNT(*) FROM {table}").leak();
         let count: Result<i64, Error> =

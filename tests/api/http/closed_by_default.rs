@@ -22,6 +22,7 @@ const PUBLIC_OPERATIONS: &[(&str, &str)] = &[
     ("POST", "/v1/auth/password/reset"),
     ("POST", "/v1/auth/email/undo"),
     ("POST", "/v1/auth/logout-all"),
+    ("POST", "/v1/auth/unlock"),
     ("GET", "/v1/policies"),
     ("GET", "/v1/companions"),
     ("GET", "/.well-known/jwks.json"),

@@ -174,6 +174,7 @@ async fn live_answers_are_what_the_document_says() {
     let body = json!({"refresh_token": t.log_in("ann@example.com").await.refresh_token});
     tour.check("POST", "/v1/auth/logout", &t.post("/v1/auth/logout", body).await);
     tour.check("POST", "/v1/auth/logout-all", &call("POST", "/v1/auth/logout-all", Value::Null).await);
+    tour.check("POST", "/v1/auth/unlock", &unlock(&t).await);
     tour.check("GET", "/v1/me", &call("GET", "/v1/me", Value::Null).await);
     for (path, body) in [
         ("/v1/auth/email/undo", json!({"token": t.token_for("ann@example.com", "email-undo").await})),
@@ -205,6 +206,19 @@ async fn administration(tour: &mut Tour, t: &TestApp) {
     tour.check("PUT", &template("/role"), &boss.put(t, &path("/role"), json!({"role": "admin"})).await);
     tour.check("GET", "/v1/admin/audit", &boss.get(t, "/v1/admin/audit?limit=3").await);
     tour.check("GET", "/v1/admin/audit", &bob.get(t, "/v1/admin/audit").await);
+}
+
+/// Locks an account and unlocks it by the mail.
+async fn unlock(t: &TestApp) -> Answer {
+    digitalmistress::queries! {
+        scan fn have_failed() = "UPDATE password_failure SET failures = 99";
+    }
+    t.db().write(async |c| have_failed().exec(&c).await).await.unwrap();
+    let wrong = json!({"email": "ann@example.com", "password": "another long enough password"});
+    t.post("/v1/auth/login", wrong).await.problem(401, "invalid_credentials");
+    let mail = t.mail_to("ann@example.com").await.unwrap().text;
+    let token = mail.lines().find_map(|line| Some(line.split_once("#token=")?.1.to_owned())).unwrap();
+    t.post("/v1/auth/unlock", json!({"token": token})).await
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod canaries;
 mod commands;
+mod forwarded;
 mod kill;
 mod lifecycle;
 mod panics;

@@ -1,0 +1,536 @@
+//! What signing in costs, and whether its time tells who has an account. `make bench` runs it.
+//!
+//! The program under test is a process of its own, with throttles that hold nobody up. Figures are for the machine that is
+//! named in the first line, shared with whatever else runs there.
+
+// A benchmark may do what the program may not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::disallowed_methods,
+    clippy::pedantic
+)]
+#![allow(clippy::print_stdout, missing_docs)]
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+const PASSWORD: &str = "seven quiet lanterns at dusk";
+const WRONG: &str = "eight quiet lanterns at dawn";
+/// Samples of each state of an account.
+const SAMPLES: usize = 200;
+/// No honest run comes near it (one in a hundred thousand), and a tenth of a hash that is missing is far beyond.
+const FAR: f64 = 4.5;
+const LOAD: Duration = Duration::from_secs(10);
+const CALLERS: usize = 500;
+/// Between two words of the stream that is listened to.
+const PACE: Duration = Duration::from_millis(20);
+/// Connections that ask for sessions.
+const CONNECTIONS: usize = 32;
+/// Makes this program the empty server that the other one is compared with.
+const EMPTY: &str = "DM_BENCH_EMPTY";
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    if std::env::var_os(EMPTY).is_some() {
+        runtime.block_on(empty_server());
+        return;
+    }
+    let dir = tempfile::tempdir_in(".").unwrap();
+    println!("machine: {} cores, {}", std::thread::available_parallelism().unwrap(), cpu());
+    runtime.block_on(async {
+        let origin = Instant::now();
+        let upstream = upstream(origin).await;
+        let server = Server::start(dir.path(), &upstream).await;
+        for email in ["ann@example.com", "locked@example.com", "reader@example.com"] {
+            server.create_user(email);
+        }
+        let client = reqwest::Client::new();
+        // Somebody else: the many sign-ins below end the oldest sessions of theirs.
+        let token = log_in(&client, &server, "reader@example.com").await;
+        states(&client, &server).await;
+        sign_ins(&client, &server).await;
+        crowd(&client, &server, &token, origin).await;
+        sessions(&server, &token).await;
+    });
+}
+
+// --- Whether time tells who has an account.
+
+/// A name, the address of each sample, and the password.
+type State = (&'static str, fn(usize) -> String, &'static str);
+
+async fn states(client: &reqwest::Client, server: &Server) {
+    let pending = json!({"email": "pending@example.com", "password": PASSWORD, "birth_date": "1990-12-31",
+                         "consents": server.consents(client).await});
+    let started = client.post(server.at("/v1/auth/signup")).json(&pending).send().await.unwrap();
+    assert_eq!(started.status(), 202);
+    for _ in 0..100 {
+        attempt(client, server, "locked@example.com", WRONG, 401).await;
+    }
+    let states: [State; 6] = [
+        ("wrong password", |_| "ann@example.com".into(), WRONG),
+        ("empty password", |_| "ann@example.com".into(), ""),
+        ("unknown address", |_| "nobody@example.com".into(), WRONG),
+        ("unknown, never seen", |n| format!("nobody{n}@example.com"), WRONG),
+        ("locked, right password", |_| "locked@example.com".into(), PASSWORD),
+        ("pending sign-up", |_| "pending@example.com".into(), PASSWORD),
+    ];
+    let mut times = vec![Vec::new(); states.len()];
+    for n in 0..SAMPLES {
+        // Each round begins with another state, so that none always follows the same one.
+        for k in 0..states.len() {
+            let state = (n + k) % states.len();
+            let (_, email, password) = states[state];
+            times[state].push(attempt(client, server, &email(n), password, 401).await);
+        }
+        if n % 20 == 19 {
+            log_in(client, server, "ann@example.com").await; // Else it would be locked, too.
+        }
+    }
+    println!(
+        "refused sign-ins, {SAMPLES} of each state, interleaved; z of Mann-Whitney's U against a wrong password:"
+    );
+    for (k, (name, ..)) in states.iter().enumerate() {
+        let z = mann_whitney(&times[k], &times[0]);
+        let verdict = if z.abs() < FAR { "cannot be told apart" } else { "TELLS" };
+        println!("  {name:<24} p50 {:>7.2} ms  z {z:>6.2}  {verdict}", ms(quantile(&times[k], 0.5)));
+    }
+}
+
+async fn attempt(
+    client: &reqwest::Client,
+    server: &Server,
+    email: &str,
+    password: &str,
+    status: u16,
+) -> Duration {
+    let started = Instant::now();
+    let body = json!({"email": email, "password": password});
+    let response = client.post(server.at("/v1/auth/login")).json(&body).send().await.unwrap();
+    let code = response.status();
+    let text = response.text().await.unwrap();
+    let took = started.elapsed();
+    assert_eq!(code, status, "{text}");
+    took
+}
+
+/// The z of the rank sum: how many standard deviations away from what two samples of one distribution give.
+fn mann_whitney(a: &[Duration], b: &[Duration]) -> f64 {
+    let mut all: Vec<(Duration, bool)> =
+        a.iter().map(|t| (*t, true)).chain(b.iter().map(|t| (*t, false))).collect();
+    all.sort_unstable();
+    let (mut rank_sum, mut start) = (0.0, 0);
+    while start < all.len() {
+        let end = all[start..].iter().position(|(t, _)| *t != all[start].0).map_or(all.len(), |n| start + n);
+        // Ties share the mean of their ranks.
+        let rank = (start + 1 + end) as f64 / 2.0;
+        rank_sum += rank * all[start..end].iter().filter(|(_, is_a)| *is_a).count() as f64;
+        start = end;
+    }
+    let (n, m) = (a.len() as f64, b.len() as f64);
+    let u = rank_sum - n * (n + 1.0) / 2.0;
+    (u - n * m / 2.0) / (n * m * (n + m + 1.0) / 12.0).sqrt()
+}
+
+// --- What a sign-in costs.
+
+async fn sign_ins(client: &reqwest::Client, server: &Server) {
+    let bare = bare_hashes();
+    let (cpu, started) = (server.cpu_seconds(), Instant::now());
+    let done = Arc::new(AtomicUsize::new(0));
+    let callers = (0..4).map(|_| {
+        let done = done.clone();
+        async move {
+            while started.elapsed() < LOAD {
+                log_in(client, server, "ann@example.com").await;
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    futures_util::future::join_all(callers).await;
+    let (done, cpu) = (done.load(Ordering::Relaxed) as f64, server.cpu_seconds() - cpu);
+    println!("Argon2id alone (19 MiB, 2 passes): {bare:.1} a CPU-second");
+    println!(
+        "sign-ins: {:.1} a CPU-second of the program ({:.0} % of Argon2id alone), {:.1} a second",
+        done / cpu,
+        done / cpu / bare * 100.0,
+        done / started.elapsed().as_secs_f64()
+    );
+}
+
+/// Hashes a second of processor time, with the program's parameters and reused memory.
+fn bare_hashes() -> f64 {
+    let params = Params::new(19_456, 2, 1, Some(32)).unwrap();
+    let mut memory = vec![Block::default(); params.block_count()];
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let mut hash = || {
+        let mut tag = [0; 32];
+        argon2
+            .hash_password_into_with_memory(PASSWORD.as_bytes(), b"sixteen bytes ok", &mut tag, &mut memory)
+            .unwrap();
+    };
+    hash();
+    let (before, started, mut done) = (cpu_seconds(std::process::id()), Instant::now(), 0);
+    while started.elapsed() < LOAD / 2 {
+        hash();
+        done += 1;
+    }
+    f64::from(done) / (cpu_seconds(std::process::id()) - before)
+}
+
+// --- A crowd that signs in, and what others notice of it.
+
+async fn crowd(client: &reqwest::Client, server: &Server, token: &str, origin: Instant) {
+    let quiet_probe = probes(client, server, LOAD / 2).await;
+    let quiet_stream = stream(client, server, token, origin, "quiet", LOAD / 2).await;
+    server.forget_peak_memory();
+    let before = server.memory("VmRSS");
+    let over = Arc::new(AtomicBool::new(false));
+    let (in_, later) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let (client, url, over) = (client.clone(), server.at("/v1/auth/login"), over.clone());
+            let (in_, later) = (in_.clone(), later.clone());
+            tokio::spawn(async move {
+                let body = json!({"email": "ann@example.com", "password": PASSWORD});
+                while !over.load(Ordering::Relaxed) {
+                    let response = client.post(&url).json(&body).send().await.unwrap();
+                    let status = response.status().as_u16();
+                    response.bytes().await.unwrap();
+                    match status {
+                        200 => _ = in_.fetch_add(1, Ordering::Relaxed),
+                        503 => {
+                            later.fetch_add(1, Ordering::Relaxed);
+                            tokio::time::sleep(Duration::from_secs(1)).await; // As it was told.
+                        }
+                        other => panic!("a sign-in was answered {other}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    let (probe, stream) =
+        tokio::join!(probes(client, server, LOAD), stream(client, server, token, origin, "busy", LOAD));
+    over.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    println!(
+        "{CALLERS} parallel sign-ins for {:.0} s: {} signed in, {} told to come back; resident memory {before:.1} MB \
+         before, at most {:.1} MB",
+        LOAD.as_secs_f64(),
+        in_.load(Ordering::Relaxed),
+        later.load(Ordering::Relaxed),
+        server.memory("VmHWM")
+    );
+    for (what, quiet, busy) in [
+        ("GET /v1/policies", quiet_probe, probe),
+        ("a word of a running reply, late by", quiet_stream, stream),
+    ] {
+        println!(
+            "  {what}: p50 {:.2} ms, p99 {:.2} ms meanwhile; p50 {:.2} ms, p99 {:.2} ms before",
+            ms(quantile(&busy, 0.5)),
+            ms(quantile(&busy, 0.99)),
+            ms(quantile(&quiet, 0.5)),
+            ms(quantile(&quiet, 0.99))
+        );
+    }
+}
+
+async fn probes(client: &reqwest::Client, server: &Server, during: Duration) -> Vec<Duration> {
+    let (begun, mut times) = (Instant::now(), Vec::new());
+    while begun.elapsed() < during {
+        let started = Instant::now();
+        let response = client.get(server.at("/v1/policies")).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.bytes().await.unwrap();
+        times.push(started.elapsed());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    times
+}
+
+/// Listens to a reply whose words say when they were sent; how late each one came.
+async fn stream(
+    client: &reqwest::Client,
+    server: &Server,
+    token: &str,
+    origin: Instant,
+    id: &str,
+    during: Duration,
+) -> Vec<Duration> {
+    let parts = json!([{"type": "text", "text": "Tell me something long."}]);
+    let body = json!({"id": id, "message": {"id": "m", "role": "user", "parts": parts}});
+    let request = client.post(server.at("/v1/chat")).bearer_auth(token).json(&body);
+    let mut response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let (begun, mut times, mut buffer) = (Instant::now(), Vec::new(), String::new());
+    while begun.elapsed() < during {
+        let Some(piece) = response.chunk().await.unwrap() else { break };
+        let now = origin.elapsed();
+        buffer.push_str(std::str::from_utf8(&piece).unwrap());
+        while let Some((frame, rest)) = buffer.split_once("\n\n") {
+            if let Some(data) =
+                frame.strip_prefix("data: ").and_then(|data| serde_json::from_str::<Value>(data).ok())
+            {
+                // Words that came together are in one chunk; the last was sent last.
+                let sent = data["delta"]
+                    .as_str()
+                    .and_then(|text| text.split_whitespace().last()?.parse::<u64>().ok());
+                times.extend(sent.map(|sent| now.saturating_sub(Duration::from_micros(sent))));
+            }
+            buffer = rest.to_owned();
+        }
+    }
+    times
+}
+
+/// A provider whose words are the microseconds since the start.
+async fn upstream(origin: Instant) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).unwrap();
+            tokio::spawn(async move {
+                let mut request = [0; 16 * 1024];
+                let _ = stream.read(&mut request).await;
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+                let _ = stream.write_all(head.as_bytes()).await;
+                loop {
+                    let word = format!("{} ", origin.elapsed().as_micros());
+                    let chunk = json!({"choices": [{"index": 0, "delta": {"content": word}}]});
+                    if stream.write_all(format!("data: {chunk}\n\n").as_bytes()).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(PACE).await;
+                }
+            });
+        }
+    });
+    url
+}
+
+// --- Session validation.
+
+async fn sessions(server: &Server, token: &str) {
+    let empty = Empty::start();
+    let (empty_rate, empty_cpu) = requests(&empty.address, empty.child.id(), "/", "").await;
+    let header = format!("authorization: Bearer {token}\r\n");
+    let address = server.base.strip_prefix("http://").unwrap();
+    let (rate, cpu) = requests(address, server.child.id(), "/v1/session", &header).await;
+    println!("an empty axum handler: {empty_rate:.0} requests a second, {empty_cpu:.1} µs of processor each");
+    println!(
+        "GET /v1/session: {rate:.0} requests a second ({:.0} % of that), {cpu:.1} µs of processor each",
+        rate / empty_rate * 100.0
+    );
+}
+
+/// Requests a second over connections that stay open, and the server's processor time for each in microseconds.
+async fn requests(address: &str, process: u32, path: &str, headers: &str) -> (f64, f64) {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n{headers}\r\n");
+    let (before, started) = (cpu_seconds(process), Instant::now());
+    let callers: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let (address, request) = (address.to_owned(), request.clone());
+            tokio::spawn(async move {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.set_nodelay(true).unwrap();
+                let (mut buffer, mut done) = (Vec::new(), 0usize);
+                while started.elapsed() < LOAD / 2 {
+                    stream.write_all(request.as_bytes()).await.unwrap();
+                    buffer.clear();
+                    while !is_whole(&buffer) {
+                        assert!(stream.read_buf(&mut buffer).await.unwrap() > 0, "the connection ended");
+                    }
+                    assert!(buffer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer));
+                    done += 1;
+                }
+                done
+            })
+        })
+        .collect();
+    let mut done = 0;
+    for caller in callers {
+        done += caller.await.unwrap();
+    }
+    let cpu = cpu_seconds(process) - before;
+    (done as f64 / started.elapsed().as_secs_f64(), cpu / done as f64 * 1e6)
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    let text = std::str::from_utf8(&answer[..head]).unwrap().to_ascii_lowercase();
+    let length = text.split("content-length: ").nth(1).map_or("0", |rest| rest.lines().next().unwrap());
+    answer.len() >= head + 4 + length.parse::<usize>().unwrap()
+}
+
+struct Empty {
+    address: String,
+    child: Child,
+}
+
+impl Empty {
+    fn start() -> Empty {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let mut child = command.env(EMPTY, "1").stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Empty { address: lines.next().unwrap().unwrap(), child }
+    }
+}
+
+impl Drop for Empty {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn empty_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    println!("{}", listener.local_addr().unwrap());
+    let router = axum::Router::new().route("/", axum::routing::get(async || ""));
+    axum::serve(listener, router).await.unwrap();
+}
+
+// --- The program.
+
+struct Server {
+    base: String,
+    child: Child,
+    data: std::path::PathBuf,
+}
+
+impl Server {
+    fn command(data: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_digitalmistress"));
+        command
+            .env("DM_PROFILE", "development")
+            .env("DM__SERVER__LISTEN", "127.0.0.1:0")
+            .env("DM__SERVER__DATA_DIR", data)
+            .env("DM__LOG__LEVEL", "error")
+            .env("DM__CHAT__FREE_MESSAGES_PER_DAY", "1000000");
+        for name in ["ACCOUNT", "PAIR", "ADDRESS"] {
+            command.env(format!("DM__AUTH__THROTTLE__LOGIN_{name}__BURST"), "1000000");
+        }
+        command
+    }
+
+    async fn start(dir: &Path, upstream: &str) -> Server {
+        let data = dir.join("server");
+        let mut child = Self::command(&data)
+            .env("DM__CHAT__ROUTE", "upstream")
+            .env("DM__CHAT__PROVIDERS__UPSTREAM__KIND", "openai")
+            .env("DM__CHAT__PROVIDERS__UPSTREAM__BASE_URL", upstream)
+            .env("DM__CHAT__PROVIDERS__UPSTREAM__MODEL", "m")
+            .env("DM__CHAT__PROVIDERS__UPSTREAM__CONTEXT_TOKENS", "4096")
+            .env("DM__CHAT__PROVIDERS__UPSTREAM__MAX_OUTPUT_TOKENS", "2000")
+            .arg("dev")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let base = lines.find_map(|line| {
+            Some(line.trim().strip_prefix("API")?.trim().trim_end_matches("/v1").to_owned())
+        });
+        let base = base.expect("the server started").replace("localhost", "127.0.0.1");
+        std::thread::spawn(move || lines.for_each(drop));
+        Server { base, child, data }
+    }
+
+    fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    fn create_user(&self, email: &str) {
+        let mut child = Self::command(&self.data)
+            .args(["user", "create", "--email", email, "--role", "user", "--password-stdin"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(PASSWORD.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+
+    async fn consents(&self, client: &reqwest::Client) -> Value {
+        let policies: Value = client.get(self.at("/v1/policies")).send().await.unwrap().json().await.unwrap();
+        let consent = |policy: &Value| json!({"document": policy["document"], "version": policy["version"]});
+        policies["data"].as_array().unwrap().iter().map(consent).collect()
+    }
+
+    fn cpu_seconds(&self) -> f64 {
+        cpu_seconds(self.child.id())
+    }
+
+    /// A figure of the process's memory in megabytes.
+    fn memory(&self, name: &str) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+
+    fn forget_peak_memory(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn log_in(client: &reqwest::Client, server: &Server, email: &str) -> String {
+    let body = json!({"email": email, "password": PASSWORD});
+    let response = client.post(server.at("/v1/auth/login")).json(&body).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let tokens: Value = response.json().await.unwrap();
+    tokens["access_token"].as_str().unwrap().to_owned()
+}
+
+/// Seconds of processor time that a process has used.
+fn cpu_seconds(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+fn quantile(times: &[Duration], q: f64) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times[((times.len() - 1) as f64 * q) as usize]
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");
+    model.trim_start_matches([':', ' ', '\t']).to_owned()
+}

@@ -1,0 +1,138 @@
+//! One answer and one amount of work for everybody who may not come in, whatever the reason.
+
+use digitalmistress::platform::db::Error;
+use serde_json::{Value, json};
+
+use crate::support::{
+    app::{PASSWORD, TestApp},
+    http::{Answer, Call},
+};
+
+digitalmistress::queries! {
+    scan fn failures() -> i64 = "SELECT COUNT(*) FROM audit_event WHERE action = 'login' AND outcome = 'failure'";
+    scan fn jobs() -> i64 = "SELECT COUNT(*) FROM job";
+    fn lock(account: [u8], user_id: uuid::Uuid) =
+        "INSERT INTO password_failure (account, user_id, failures, updated_at) VALUES ($1, $2, 100, 0)";
+    fn no_password(email_key: str) = "UPDATE app_user SET password_hash = NULL WHERE email_key = $1";
+}
+
+/// What an answer shows: all of it but the request's id.
+fn shown(answer: &Answer) -> (u16, Value, Vec<(String, String)>) {
+    let mut body = answer.json();
+    body["request_id"] = Value::Null;
+    let headers =
+        answer.headers.iter().filter(|(name, _)| !["x-request-id", "date"].contains(&name.as_str()));
+    let mut headers: Vec<(String, String)> =
+        headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+    headers.sort();
+    (answer.code, body, headers)
+}
+
+async fn number(t: &TestApp, of: fn() -> digitalmistress::platform::db::Query<'static, i64, 0>) -> i64 {
+    let found: Result<i64, Error> = t.db().read_slow(async move |c| of().one(&c).await).await;
+    found.unwrap()
+}
+
+async fn people(t: &TestApp) {
+    t.sign_up("ann@example.com").await;
+    let locked: uuid::Uuid = t.sign_up("locked@example.com").await.id.parse().unwrap();
+    t.sign_up("passwordless@example.com").await;
+    t.post("/v1/auth/signup", t.signup_body("pending@example.com").await).await.status(202);
+    t.db()
+        .write(async move |c| {
+            lock(locked.as_bytes(), locked).exec(&c).await?;
+            no_password("passwordless@example.com").exec(&c).await
+        })
+        .await
+        .unwrap();
+}
+
+/// KC#48888, KC#51887: known users were answered faster, and an empty password skipped the hash for them only.
+#[tokio::test]
+async fn no_state_of_an_account_shows_before_the_right_password() {
+    let t = TestApp::start().await;
+    people(&t).await;
+    let long = "é".repeat(128);
+    let mut first = None;
+    for (email, password) in [
+        ("ann@example.com", "another long enough password"),
+        ("ann@example.com", ""),
+        ("ann@example.com", "x"),
+        ("ann@example.com", &long),
+        ("locked@example.com", PASSWORD),
+        ("locked@example.com", "another long enough password"),
+        ("locked@example.com", ""),
+        ("passwordless@example.com", PASSWORD),
+        ("passwordless@example.com", ""),
+        ("pending@example.com", PASSWORD),
+        ("nobody@example.com", PASSWORD),
+        ("nobody@example.com", ""),
+        ("nobody@example.com", &long),
+    ] {
+        let (hashed, written) = (t.background.auth.passwords_hashed(), number(&t, failures).await);
+        let answer = t.post("/v1/auth/login", json!({"email": email, "password": password})).await;
+        let shown = shown(&answer);
+        assert_eq!(shown.0, 401);
+        assert_eq!(*first.get_or_insert(shown.clone()), shown, "{email} {password:?}");
+        assert_eq!(t.background.auth.passwords_hashed() - hashed, 1, "{email} {password:?}");
+        assert_eq!(number(&t, failures).await - written, 1, "{email} {password:?}");
+    }
+}
+
+#[tokio::test]
+async fn signing_up_costs_the_same_for_every_address() {
+    let t = TestApp::start().await;
+    people(&t).await;
+    let mut first = None;
+    for email in ["ann@example.com", "locked@example.com", "pending@example.com", "new@example.com"] {
+        let body = t.signup_body(email).await;
+        t.background.run_due().await.unwrap();
+        let (hashed, waiting) = (t.background.auth.passwords_hashed(), number(&t, jobs).await);
+        let answer = t.post("/v1/auth/signup", body).await;
+        assert_eq!(t.background.auth.passwords_hashed() - hashed, 1, "{email}");
+        assert_eq!(number(&t, jobs).await - waiting, 1, "{email}");
+
+        let (code, mut body, mut headers) = shown(&answer);
+        let token = body["signup_token"].take();
+        body["signup_token"] = json!(token.as_str().unwrap().len());
+        headers.retain(|(name, _)| name != "content-length");
+        assert_eq!(
+            *first.get_or_insert((code, body.clone(), headers.clone())),
+            (code, body, headers),
+            "{email}"
+        );
+
+        // Verifying and asking again, too: no hash, and the same words.
+        let verify =
+            t.post("/v1/auth/signup/verify", json!({"signup_token": token, "code": "00000000"})).await;
+        verify.problem(400, "invalid_code");
+        t.post("/v1/auth/signup/resend", json!({"signup_token": token})).await.problem(429, "rate_limited");
+        assert_eq!(t.background.auth.passwords_hashed() - hashed, 1, "{email}");
+    }
+}
+
+/// CVE-2026-4634: one giant field kept a server busy.
+#[tokio::test]
+async fn a_megabyte_in_any_field_is_refused_before_any_work() {
+    let t = TestApp::start().await;
+    let document = t.get("/openapi.json").await.ok();
+    let before = t.background.auth.passwords_hashed();
+    let mut tried = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let schema = &methods["post"]["requestBody"]["content"]["application/json"]["schema"];
+        let reference = schema["$ref"].as_str().or_else(|| schema["oneOf"][1]["$ref"].as_str());
+        let (true, Some(reference)) = (path.starts_with("/v1/auth/"), reference) else { continue };
+        let declared = document.pointer(&reference[1..]).unwrap();
+        for name in declared["properties"].as_object().unwrap().keys() {
+            for size in [60 * 1024, 1024 * 1024] {
+                let body = json!({name: "a".repeat(size)}).to_string();
+                let request = t.request("POST", path).header("content-type", "application/json").body(body);
+                let answer = Call::new(request).await;
+                assert!((400..500).contains(&answer.code), "{path} {name}: {}", answer.code);
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 20, "{tried}");
+    assert_eq!(t.background.auth.passwords_hashed(), before);
+}
