@@ -71,72 +71,64 @@ impl From<Tokens> for TokensAnswer {
 
 impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
-        match error {
-            AuthError::Invalid(errors) => Problem::validation(errors),
-            AuthError::PolicyOutdated => {
-                Problem::new(Code::PolicyOutdated, "`GET /v1/policies` names the current versions.")
-            }
-            AuthError::AgeRestricted => {
-                Problem::new(Code::AgeRestricted, "You have to be 18 to use this service.")
-            }
-            AuthError::InvalidCode => Problem::new(Code::InvalidCode, "The code is wrong, spent or expired."),
-            AuthError::TooEarly { wait_s } => {
-                Problem::new(Code::RateLimited, "A code was sent a moment ago.")
-                    .retry_after(Duration::from_secs(wait_s))
+        let waiting = |detail, seconds| {
+            Problem::new(Code::RateLimited, detail).retry_after(Duration::from_secs(seconds))
+        };
+        let (code, detail) = match error {
+            AuthError::Invalid(errors) => return Problem::validation(errors),
+            AuthError::NoSuchSession | AuthError::NoSuchUser => return Problem::not_found(),
+            AuthError::TooEarly { wait_s } => return waiting("A code was sent a moment ago.", wait_s),
+            AuthError::TooManyReplays { wait_s } => {
+                return waiting("The refresh token was exchanged too often in a few seconds.", wait_s);
             }
             AuthError::Throttled { wait } => {
-                Problem::new(Code::RateLimited, "This was tried too often. Wait before the next try.")
-                    .retry_after(wait)
+                let detail = "This was tried too often. Wait before the next try.";
+                return Problem::new(Code::RateLimited, detail).retry_after(wait);
             }
-            AuthError::InvalidCredentials => Problem::new(
-                Code::InvalidCredentials,
-                "There is no such account, or the password is another.",
-            ),
-            AuthError::ReauthenticationRequired => {
-                Problem::new(Code::ReauthenticationRequired, "This needs a sign-in that is not long ago.")
+            AuthError::Storage(error) | AuthError::Key(KeyError::Storage(error)) => {
+                return Problem::storage(error);
             }
-            AuthError::InvalidGrant => {
-                Problem::new(Code::InvalidGrant, "The refresh token is not valid any more.")
-            }
-            AuthError::RefreshReused => Problem::new(
-                Code::RefreshTokenReused,
-                "The refresh token was exchanged before. The session was ended, and its owner was told.",
-            ),
-            AuthError::TooManyReplays { wait_s } => {
-                Problem::new(Code::RateLimited, "The refresh token was exchanged too often in a few seconds.")
-                    .retry_after(Duration::from_secs(wait_s))
-            }
-            AuthError::NoSuchSession => Problem::not_found(),
-            AuthError::Unauthenticated => Problem::new(
-                Code::Unauthenticated,
-                "The access token is not valid, or its session has ended.",
-            ),
-            AuthError::AccountSuspended => Problem::new(Code::AccountSuspended, "The account is suspended."),
-            AuthError::Forbidden => Problem::new(Code::Forbidden, "Your account may not do this."),
-            AuthError::NoSuchUser => Problem::not_found(),
-            AuthError::LastAdministrator => Problem::new(
-                Code::Conflict,
-                "Nobody else could administer. Make another user an administrator first.",
-            ),
-            AuthError::OwnSuspension => Problem::new(Code::Conflict, "Nobody can suspend themselves."),
-            AuthError::InvalidCursor => {
-                Problem::new(Code::InvalidCursor, "This cursor was not given to you for this list.")
-            }
-            AuthError::ConsentRequired => Problem::new(
-                Code::ConsentRequired,
-                "A required policy has not been accepted in its current version.",
-            ),
-            AuthError::AddressTaken => Problem::new(Code::Conflict, "The address belongs to a user already."),
-            AuthError::Hash(HashError::Busy) => {
-                Problem::new(Code::Overloaded, "Too many people are signing in at the moment.")
-                    .retry_after(Duration::from_secs(1))
-            }
-            AuthError::Storage(error) | AuthError::Key(KeyError::Storage(error)) => Problem::storage(error),
             AuthError::Hash(HashError::Unreadable | HashError::UnknownKey | HashError::Failed)
             | AuthError::Key(_)
             | AuthError::Job(_)
             | AuthError::Stored(_)
-            | AuthError::Signing => Problem::internal(error),
-        }
+            | AuthError::Signing => return Problem::internal(error),
+            AuthError::Hash(HashError::Busy) => {
+                (Code::Overloaded, "Too many people are signing in at the moment.")
+            }
+            AuthError::PolicyOutdated => {
+                (Code::PolicyOutdated, "`GET /v1/policies` names the current versions.")
+            }
+            AuthError::AgeRestricted => (Code::AgeRestricted, "You have to be 18 to use this service."),
+            AuthError::InvalidCode => (Code::InvalidCode, "The code is wrong, spent or expired."),
+            AuthError::InvalidCredentials => {
+                (Code::InvalidCredentials, "There is no such account, or the password is another.")
+            }
+            AuthError::ReauthenticationRequired => {
+                (Code::ReauthenticationRequired, "This needs a sign-in that is not long ago.")
+            }
+            AuthError::InvalidGrant => (Code::InvalidGrant, "The refresh token is not valid any more."),
+            AuthError::RefreshReused => (
+                Code::RefreshTokenReused,
+                "The refresh token was exchanged before. The session was ended, and its owner was told.",
+            ),
+            AuthError::Unauthenticated => {
+                (Code::Unauthenticated, "The access token is not valid, or its session has ended.")
+            }
+            AuthError::AccountSuspended => (Code::AccountSuspended, "The account is suspended."),
+            AuthError::Forbidden => (Code::Forbidden, "Your account may not do this."),
+            AuthError::LastAdministrator => {
+                (Code::Conflict, "Nobody else could administer. Make another user an administrator first.")
+            }
+            AuthError::OwnSuspension => (Code::Conflict, "Nobody can suspend themselves."),
+            AuthError::InvalidCursor => {
+                (Code::InvalidCursor, "This cursor was not given to you for this list.")
+            }
+            AuthError::ConsentRequired => {
+                (Code::ConsentRequired, "A required policy has not been accepted in its current version.")
+            }
+            AuthError::AddressTaken => (Code::Conflict, "The address belongs to a user already."),
+        };
+        Problem::new(code, detail)
     }
 }

@@ -36,6 +36,10 @@ impl Auth {
         };
         let user_id = caller.user_id;
         let (email, sign_in) = self.sign_in_of(user_id).await?;
+        // Before the current one is compared: who looks for a good new one is not guessing.
+        self.check_new_password(&new, Some(&email))
+            .await
+            .map_err(|invalid| invalid_field("/new_password", invalid))?;
         let replaced = match (current, sign_in.password_hash) {
             (None, None) => None,
             (None, Some(_)) => {
@@ -52,9 +56,6 @@ impl Auth {
                 Some(checked)
             }
         };
-        self.check_new_password(&new, Some(&email))
-            .await
-            .map_err(|invalid| invalid_field("/new_password", invalid))?;
         let hash = self.0.hasher.hash(new).await?;
         let notice = self.0.jobs.prepare(MAIL_JOB, &letters::password_changed(email.address()))?;
         let event = self.audit(Action::PasswordChanged, Some(client)).by_caller(caller).about(user_id);

@@ -164,7 +164,8 @@ async fn a_cookie_in_passing_changes_nothing() {
     t.get("/v1/me").header("cookie", &cookie).await.problem(401, "unauthenticated");
     let body = json!({"email": "ann@example.com", "password": PASSWORD});
     let answer = t.post("/v1/auth/login", body).header("cookie", &cookie).await;
-    assert_eq!(answer.header("set-cookie"), "");
+    let mut set = answer.headers.get_all("set-cookie").iter();
+    assert!(set.all(|cookie| !cookie.to_str().unwrap().starts_with("__Host-dm_refresh")));
     let ann = Person::from(answer.ok());
     for other in ["__Host-dm_refresh", "__Host-dm_refresh=", "dm_refresh=x; __host-dm_refresh=x", "\u{e9}"] {
         let body = json!({"refresh_token": ann.refresh_token});

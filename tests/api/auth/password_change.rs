@@ -91,7 +91,7 @@ async fn who_has_no_password_sets_a_first_one_after_a_fresh_sign_in() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_changes_at_once_one_succeeds() {
-    let t = TestApp::start().await;
+    let t = TestApp::with(&[("DM__AUTH__THROTTLE__LOGIN_ACCOUNT__BURST", "100")]).await;
     let ann = t.sign_up("ann@example.com").await;
     let passwords: Vec<String> = (0..12).map(|n| format!("{n} lanterns swing in the wind")).collect();
     let answers = join_all(passwords.iter().map(|new| async { change(&t, &ann, PASSWORD, new).await })).await;

@@ -151,7 +151,7 @@ async fn a_token_that_only_a_thief_can_hold_ends_the_session_and_tells_the_owner
     let (user, session) = (Uuid::parse_str(&ann.id).ok(), Uuid::parse_str(&ann.session).ok());
     assert_eq!(t.audited("session.reuse_detected").await, [("failure".into(), user, session)]);
     let mail = t.mail_to("ann@example.com").await.unwrap();
-    assert_eq!(mail.subject, "About your account");
+    assert_eq!(mail.subject, "Your account");
     assert!(mail.text.contains("One of your sessions was ended"));
 }
 

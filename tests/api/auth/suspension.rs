@@ -93,7 +93,7 @@ async fn an_open_stream_gives_no_way_in() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logins_at_the_moment_of_a_suspension_leave_no_session() {
-    let t = TestApp::start().await;
+    let t = TestApp::with(&[("DM__AUTH__THROTTLE__LOGIN_ACCOUNT__BURST", "100")]).await;
     let boss = t.administrator("boss@example.com").await;
     let ann = t.sign_up("ann@example.com").await;
     for _ in 0..3 {

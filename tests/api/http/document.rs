@@ -6,9 +6,12 @@ use serde_json::{Value, json};
 
 use super::operations;
 use crate::support::{
-    app::{PASSWORD, TestApp, message},
+    app::{PASSWORD, Person, TestApp, message},
     http::{Answer, Call},
 };
+
+/// The password that the tour changes to.
+const CHANGED: &str = "nine loud lanterns at dawn";
 
 /// Compares with a file that is checked in. `UPDATE_GOLDEN=1` writes it.
 pub fn assert_golden(path: &str, content: &str) {
@@ -133,7 +136,7 @@ async fn live_answers_are_what_the_document_says() {
         Call::new(request.bearer_auth(&token))
     };
     let again = json!({"method": "password", "password": PASSWORD});
-    let change = json!({"current_password": PASSWORD, "new_password": "nine loud lanterns at dawn"});
+    let change = json!({"current_password": PASSWORD, "new_password": CHANGED});
     let consents = json!({"consents": t.consents().await});
     for (method, template, path, body) in [
         ("GET", "/v1/policies", "/v1/policies", Value::Null),
@@ -168,10 +171,10 @@ async fn live_answers_are_what_the_document_says() {
     let code = json!({"code": t.code_for("new@example.com").await});
     tour.check("POST", "/v1/me/email/confirm", &call("POST", "/v1/me/email/confirm", code).await);
     administration(&mut tour, &t).await;
-    let other = t.log_in("ann@example.com").await;
+    let other = Person::from(t.log_in_with("new@example.com", CHANGED).await.ok());
     let end = call("DELETE", &format!("/v1/sessions/{}", other.session), Value::Null).await;
     tour.check("DELETE", "/v1/sessions/{id}", &end);
-    let body = json!({"refresh_token": t.log_in("ann@example.com").await.refresh_token});
+    let body = json!({"refresh_token": Person::from(t.log_in_with("new@example.com", CHANGED).await.ok()).refresh_token});
     tour.check("POST", "/v1/auth/logout", &t.post("/v1/auth/logout", body).await);
     tour.check("POST", "/v1/auth/logout-all", &call("POST", "/v1/auth/logout-all", Value::Null).await);
     tour.check("POST", "/v1/auth/unlock", &unlock(&t).await);
@@ -214,9 +217,9 @@ async fn unlock(t: &TestApp) -> Answer {
         scan fn have_failed() = "UPDATE password_failure SET failures = 99";
     }
     t.db().write(async |c| have_failed().exec(&c).await).await.unwrap();
-    let wrong = json!({"email": "ann@example.com", "password": "another long enough password"});
+    let wrong = json!({"email": "new@example.com", "password": "another long enough password"});
     t.post("/v1/auth/login", wrong).await.problem(401, "invalid_credentials");
-    let mail = t.mail_to("ann@example.com").await.unwrap().text;
+    let mail = t.mail_to("new@example.com").await.unwrap().text;
     let token = mail.lines().find_map(|line| Some(line.split_once("#token=")?.1.to_owned())).unwrap();
     t.post("/v1/auth/unlock", json!({"token": token})).await
 }
