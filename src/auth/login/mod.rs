@@ -21,7 +21,7 @@ pub struct LoginForm {
     pub password: SecretString,
     /// What the client calls itself.
     pub device_name: Option<String>,
-    /// What shows that the device has signed in before; see [`KnownDevice`](super::throttle::KnownDevice).
+    /// What shows that the device has signed in before; see [`KnownDevice`].
     pub device_cookie: Option<String>,
 }
 
