@@ -17,12 +17,6 @@ digitalmistress::queries! {
 
 const WRONG: &str = "another long enough password";
 
-/// Buckets that never hold anybody up, so that only the hard stop does.
-const UNTHROTTLED: &[(&str, &str)] = &[
-    ("DM__AUTH__THROTTLE__LOGIN_ACCOUNT__BURST", "1000"),
-    ("DM__AUTH__THROTTLE__LOGIN_PAIR__BURST", "1000"),
-];
-
 async fn count(t: &TestApp, action: &'static str, outcome: &'static str) -> i64 {
     let found: Result<i64, Error> =
         t.db().read_slow(async move |c| events(action, outcome).one(&c).await).await;
@@ -65,7 +59,7 @@ async fn unlock(t: &TestApp, token: &str) -> Answer {
 
 #[tokio::test]
 async fn a_hundred_wrong_passwords_lock_and_the_mail_unlocks() {
-    let t = TestApp::with(UNTHROTTLED).await;
+    let t = TestApp::start().await;
     let ann = t.sign_up("ann@example.com").await;
     fail_often(&t, 99).await;
     assert!(mails(&t).await.is_empty());
@@ -98,7 +92,7 @@ async fn a_hundred_wrong_passwords_lock_and_the_mail_unlocks() {
 
 #[tokio::test]
 async fn another_link_is_sent_once_a_day_and_the_older_one_is_void() {
-    let t = TestApp::with(UNTHROTTLED).await;
+    let t = TestApp::start().await;
     t.sign_up("ann@example.com").await;
     fail_often(&t, 100).await;
     let first = token(&mails(&t).await[0]);
@@ -118,7 +112,7 @@ async fn another_link_is_sent_once_a_day_and_the_older_one_is_void() {
 /// A device that signed in before counts, too: no path has tries of its own beyond the hundred.
 #[tokio::test]
 async fn a_known_device_is_stopped_like_everybody() {
-    let t = TestApp::with(UNTHROTTLED).await;
+    let t = TestApp::start().await;
     t.sign_up("ann@example.com").await;
     let set = login(&t, PASSWORD).await.header("set-cookie").to_owned();
     let cookie = set.split(';').next().unwrap();
@@ -128,7 +122,7 @@ async fn a_known_device_is_stopped_like_everybody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failures_at_once_are_all_counted() {
-    let t = TestApp::with(UNTHROTTLED).await;
+    let t = TestApp::start().await;
     t.sign_up("ann@example.com").await;
     for _ in 0..10 {
         for answer in crate::support::http::all((0..10).map(|_| login(&t, WRONG))).await {
@@ -140,9 +134,40 @@ async fn failures_at_once_are_all_counted() {
     assert_eq!(count(&t, "account.locked", "success").await, 1);
 }
 
+/// Who sets a new password by mail has shown as much as the mail that unlocks asks for.
+#[tokio::test]
+async fn a_new_password_by_mail_unlocks() {
+    let t = TestApp::start().await;
+    t.sign_up("ann@example.com").await;
+    fail_often(&t, 100).await;
+    let link = token(&mails(&t).await[0]);
+    t.post("/v1/auth/password/forgot", json!({"email": "ann@example.com"})).await.status(202);
+    let reset = json!({"token": t.token_for("ann@example.com", "reset").await, "password": "nine loud lanterns at dawn"});
+    t.post("/v1/auth/password/reset", reset).await.status(204);
+    t.log_in_with("ann@example.com", "nine loud lanterns at dawn").await.ok();
+    unlock(&t, &link).await.problem(400, "invalid_code");
+}
+
+/// The other ways to show a password are locked with the account, and count.
+#[tokio::test]
+async fn every_way_to_show_a_password_is_locked() {
+    let t = TestApp::start().await;
+    let ann = t.sign_up("ann@example.com").await;
+    fail_often(&t, 99).await;
+    let again = |password: &str| {
+        ann.post(&t, "/v1/auth/reauthenticate", json!({"method": "password", "password": password}))
+    };
+    again(WRONG).await.problem(401, "invalid_credentials");
+    again(PASSWORD).await.problem(401, "invalid_credentials");
+    let change = json!({"current_password": PASSWORD, "new_password": "nine loud lanterns at dawn"});
+    ann.post(&t, "/v1/me/password", change).await.problem(401, "invalid_credentials");
+    login(&t, PASSWORD).await.problem(401, "invalid_credentials");
+    assert_eq!(mails(&t).await.len(), 1);
+}
+
 #[tokio::test]
 async fn a_restart_does_not_unlock() {
-    let t = TestApp::with(UNTHROTTLED).await;
+    let t = TestApp::start().await;
     t.sign_up("ann@example.com").await;
     fail_often(&t, 100).await;
     let sent = mails(&t).await;
@@ -154,12 +179,12 @@ async fn a_restart_does_not_unlock() {
 
 #[tokio::test]
 async fn what_the_throttles_refuse_is_not_written_down() {
-    let t = TestApp::start().await;
+    let t = TestApp::with(super::throttle::LIMITS).await;
     t.sign_up("ann@example.com").await;
     for _ in 0..30 {
         login(&t, WRONG).await;
     }
-    assert_eq!(count(&t, "login", "failure").await, 10);
+    assert_eq!(count(&t, "login", "failure").await, 5);
 }
 
 #[tokio::test]
@@ -167,7 +192,7 @@ async fn an_address_that_is_nobodys_gets_no_mail_and_is_forgotten() {
     digitalmistress::queries! {
         scan fn counted() -> i64 = "SELECT COUNT(*) FROM password_failure";
     }
-    let t = TestApp::with(UNTHROTTLED).await;
+    let t = TestApp::start().await;
     fail_often(&t, 101).await;
     t.background.run_due().await.unwrap();
     assert!(t.mailbox.mails(None).is_empty());

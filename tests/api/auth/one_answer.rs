@@ -37,6 +37,10 @@ async fn people(t: &TestApp) {
     t.sign_up("ann@example.com").await;
     let locked: uuid::Uuid = t.sign_up("locked@example.com").await.id.parse().unwrap();
     t.sign_up("passwordless@example.com").await;
+    let boss = t.administrator("boss@example.com").await;
+    let suspended = t.sign_up("suspended@example.com").await;
+    let path = format!("/v1/admin/users/{}/suspend", suspended.id);
+    boss.post(t, &path, json!({"reason": "a chargeback"})).await.ok();
     t.post("/v1/auth/signup", t.signup_body("pending@example.com").await).await.status(202);
     t.db()
         .write(async move |c| {
@@ -62,6 +66,8 @@ async fn no_state_of_an_account_shows_before_the_right_password() {
         ("locked@example.com", PASSWORD),
         ("locked@example.com", "another long enough password"),
         ("locked@example.com", ""),
+        ("suspended@example.com", "another long enough password"),
+        ("suspended@example.com", ""),
         ("passwordless@example.com", PASSWORD),
         ("passwordless@example.com", ""),
         ("pending@example.com", PASSWORD),

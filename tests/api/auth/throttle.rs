@@ -304,6 +304,8 @@ async fn one_address_tries_twenty_codes_and_then_ten_a_minute() {
         ("/v1/auth/signup/verify", verify, "198.51.100.1"),
         ("/v1/auth/signup/resend", json!({"signup_token": "dm_su_x"}), "198.51.100.2"),
         ("/v1/auth/unlock", json!({"token": "dm_ul_x"}), "198.51.100.3"),
+        ("/v1/auth/email/undo", json!({"token": "dm_eu_x"}), "198.51.100.4"),
+        ("/v1/auth/password/reset", json!({"token": "dm_pr_x", "password": PASSWORD}), "198.51.100.5"),
     ] {
         let call = || t.post(path, body.clone()).header("x-forwarded-for", from);
         for _ in 0..20 {
@@ -313,6 +315,57 @@ async fn one_address_tries_twenty_codes_and_then_ten_a_minute() {
         t.clock.advance(seconds(6));
         call().await.problem(400, "invalid_code");
     }
+}
+
+/// CVE-2026-9798: a way to try passwords that the limit did not know.
+#[tokio::test]
+async fn every_way_to_try_a_password_takes_from_the_same_bucket() {
+    let t = TestApp::with(LIMITS).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let again = json!({"method": "password", "password": WRONG});
+    let change = json!({"current_password": WRONG, "new_password": "nine loud lanterns at dawn"});
+    let ways = [("/v1/auth/reauthenticate", again), ("/v1/me/password", change)];
+    for (path, body) in &ways {
+        let call = || ann.post(&t, path, body.clone()).header("x-forwarded-for", "198.51.100.7");
+        login(&t, "198.51.100.7", "ann@example.com", WRONG).await.problem(401, "invalid_credentials");
+        for _ in 0..4 {
+            call().await.problem(401, "invalid_credentials");
+        }
+        wait(call().await);
+        wait(login(&t, "198.51.100.7", "ann@example.com", PASSWORD).await);
+        t.clock.advance(seconds(300));
+    }
+    // Right ones are not counted there either.
+    for _ in 0..7 {
+        let right = json!({"method": "password", "password": PASSWORD});
+        let call = ann.post(&t, "/v1/auth/reauthenticate", right).header("x-forwarded-for", "198.51.100.8");
+        assert_eq!(call.await.code, 200);
+    }
+}
+
+#[tokio::test]
+async fn asking_for_a_new_password_is_limited_alike_for_everybody() {
+    let t = TestApp::with(LIMITS).await;
+    t.sign_up("ann@example.com").await;
+    t.clock.advance(SignedDuration::from_hours(24));
+    for email in ["ann@example.com", "nobody@example.com"] {
+        let forgot = |n: usize| {
+            let call = t.post("/v1/auth/password/forgot", json!({"email": email}));
+            call.header("x-forwarded-for", &format!("198.51.100.{n}"))
+        };
+        for n in 0..3 {
+            forgot(n).await.status(202);
+        }
+        assert!((3500..=3600).contains(&wait(forgot(3).await)), "{email}");
+    }
+    let forgot = |n: usize| {
+        let call = t.post("/v1/auth/password/forgot", json!({"email": format!("x{n}@example.com")}));
+        call.header("x-forwarded-for", "203.0.113.7")
+    };
+    for n in 0..5 {
+        forgot(n).await.status(202);
+    }
+    assert!((50..=60).contains(&wait(forgot(5).await)));
 }
 
 #[tokio::test]
