@@ -62,9 +62,11 @@ fn main() {
         let origin = Instant::now();
         let upstream = upstream(origin).await;
         let server = Server::start(dir.path(), &upstream).await;
-        for email in ["ann@example.com", "locked@example.com", "reader@example.com"] {
+        for email in ["ann@example.com", "locked@example.com", "suspended@example.com", "reader@example.com"]
+        {
             server.create_user(email);
         }
+        server.command_line(&["user", "suspend", "suspended@example.com", "--reason", "a bench"], "");
         let client = reqwest::Client::new();
         // Somebody else: the many sign-ins below end the oldest sessions of theirs.
         let token = log_in(&client, &server, "reader@example.com").await;
@@ -88,12 +90,13 @@ async fn states(client: &reqwest::Client, server: &Server) {
     for _ in 0..100 {
         attempt(client, server, "locked@example.com", WRONG, 401).await;
     }
-    let states: [State; 6] = [
+    let states: [State; 7] = [
         ("wrong password", |_| "ann@example.com".into(), WRONG),
         ("empty password", |_| "ann@example.com".into(), ""),
         ("unknown address", |_| "nobody@example.com".into(), WRONG),
         ("unknown, never seen", |n| format!("nobody{n}@example.com"), WRONG),
         ("locked, right password", |_| "locked@example.com".into(), PASSWORD),
+        ("suspended, wrong one", |_| "suspended@example.com".into(), WRONG),
         ("pending sign-up", |_| "pending@example.com".into(), PASSWORD),
     ];
     let mut times = vec![Vec::new(); states.len()];
@@ -465,13 +468,14 @@ impl Server {
     }
 
     fn create_user(&self, email: &str) {
-        let mut child = Self::command(&self.data)
-            .args(["user", "create", "--email", email, "--role", "user", "--password-stdin"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(PASSWORD.as_bytes()).unwrap();
+        let create = ["user", "create", "--email", email, "--role", "user", "--password-stdin"];
+        self.command_line(&create, PASSWORD);
+    }
+
+    fn command_line(&self, arguments: &[&str], input: &str) {
+        let mut command = Self::command(&self.data);
+        let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success());
     }
 
