@@ -15,14 +15,14 @@ use uuid::Uuid;
 use super::{Proof, SessionView};
 use crate::{
     auth::{
-        Auth, CurrentUser,
+        Auth, AuthError, CurrentUser,
         caller::bearer_token,
         http::{Page, RefreshCookie, TokenDelivery, TokensAnswer, TokensReply, no_cookie},
     },
     platform::{
         client::Client,
         extract::{ApiPath, OptionalJson},
-        problem::{Code, Faults, Problem},
+        problem::{Code, Problem},
     },
 };
 
@@ -64,9 +64,8 @@ async fn refresh(
 ) -> Result<TokensReply, Problem> {
     let RefreshBody { refresh_token, token_delivery } = body.unwrap_or_default();
     let Some((token, came)) = cookie.or(refresh_token)? else {
-        let mut faults = Faults::new();
-        faults.add("/refresh_token", "missing", "A refresh token is needed, here or in the cookie.");
-        return Err(faults.into_problem());
+        // Whether there is a cookie no script can see: a page finds out by asking.
+        return Err(AuthError::InvalidGrant.into());
     };
     let delivery = token_delivery.unwrap_or(came);
     if (came, delivery) == (TokenDelivery::Cookie, TokenDelivery::Body) {
@@ -132,18 +131,20 @@ async fn log_out_everywhere(
     Ok(logged_out(refresh.map(|(_, came)| came)))
 }
 
-/// Asks the browser to forget what our origin left. Cookies are named one by one: the header's own word for them would
-/// also take those of every other host of the domain, and the one that keeps a known device from being throttled.
+/// Asks the browser of a page that used the cookie to forget what our origin left. Any other page could ask for that with
+/// an empty call. Cookies are named one by one: the header's own word for them would also take those of every other host
+/// of the domain, and the one that keeps a known device from being throttled.
 fn logged_out(came: Option<TokenDelivery>) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
+    if came != Some(TokenDelivery::Cookie) {
+        return response;
+    }
     let headers = response.headers_mut();
     headers.insert(
         header::HeaderName::from_static("clear-site-data"),
         HeaderValue::from_static(r#""cache", "storage""#),
     );
-    if came == Some(TokenDelivery::Cookie)
-        && let Some(none) = no_cookie()
-    {
+    if let Some(none) = no_cookie() {
         headers.append(header::SET_COOKIE, none);
     }
     response

@@ -123,7 +123,7 @@ async fn logout_everywhere_ends_all_sessions_of_that_user_by_any_token() {
             "refresh" => t.post("/v1/auth/logout-all", json!({"refresh_token": one.refresh_token})).await,
             _ => t.post("/v1/auth/logout-all", json!({})).bearer(&one.access_token).await,
         };
-        assert_eq!(answer.header("clear-site-data"), r#""cache", "storage""#);
+        assert_eq!(answer.header("clear-site-data"), "", "any page could send this call");
         answer.status(204);
         for person in [&first, &one, &other] {
             refresh(&t, &person.refresh_token).await.problem(401, "invalid_grant");
