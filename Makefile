@@ -39,5 +39,5 @@ fuzz:
 	scripts/fuzz
 
 test-peers:
-	cargo build $(CARGO_FLAGS)
+	cargo test $(CARGO_FLAGS) --no-run --test api
 	DM_BIN=$(BINARY) node --test --test-reporter=spec tests/peers/*.test.mjs
