@@ -23,14 +23,12 @@ CREATE TABLE email_change (
 CREATE INDEX email_change_user ON email_change (user_id);
 CREATE INDEX email_change_expiry ON email_change (expires_at);
 
--- Ways back to an address that was given up. `number` orders a user's changes; `email` is sealed; `password_changed` says
--- that a new password was set since.
+-- Ways back to an address that was given up. `number` orders a user's changes; `email` is sealed.
 CREATE TABLE email_undo (
   token_hash BYTEA NOT NULL PRIMARY KEY,
   user_id UUID NOT NULL REFERENCES app_user (id) ON DELETE CASCADE,
   number BIGINT NOT NULL,
   email BYTEA NOT NULL,
-  password_changed BOOLEAN NOT NULL,
   expires_at BIGINT NOT NULL,
   UNIQUE (user_id, number)
 );

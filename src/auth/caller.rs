@@ -9,6 +9,7 @@ use axum::{
 
 use super::{Auth, Caller};
 use crate::platform::{
+    extract::with_whole_body,
     problem::{Code, Problem},
     public::PublicPaths,
 };
@@ -23,24 +24,28 @@ pub struct Gate {
 }
 
 /// The middleware in front of every route: finds out who calls, or refuses.
-pub async fn gate(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+pub async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     // Without a template no route matched, and the fallback answers 404 to everybody.
     let open =
         request.extensions().get::<MatchedPath>().is_none_or(|path| gate.public.include(path.as_str()));
-    if !open {
-        match identify(&gate.auth, request.headers()).await {
-            Ok(caller) => {
-                request.extensions_mut().insert(caller);
-            }
-            Err(problem) => return problem.into_response(),
-        }
+    if open {
+        return next.run(request).await;
     }
-    next.run(request).await
+    match admit(&gate.auth, request).await {
+        Ok(request) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
 }
 
-async fn identify(auth: &Auth, headers: &HeaderMap) -> Result<Caller, Problem> {
-    let token = bearer_token(headers).ok_or_else(signed_out)?;
-    Ok(auth.authenticate(token).await?)
+/// Finds out who calls. The session is asked for when the body is there: it may arrive long after the head, and a session
+/// that has ended meanwhile must not be used. Only who has a token of ours can make us wait for a body.
+async fn admit(auth: &Auth, request: Request) -> Result<Request, Problem> {
+    let token = bearer_token(request.headers()).ok_or_else(signed_out)?.to_owned();
+    auth.check_signature(&token).await?;
+    let mut request = with_whole_body(request).await?;
+    let caller = auth.authenticate(&token).await?;
+    request.extensions_mut().insert(caller);
+    Ok(request)
 }
 
 /// The access token of a request (RFC 6750, 2.1).

@@ -122,8 +122,8 @@ pub fn email_change_undone(to: &str) -> Mail {
                   signed out.",
         code: None,
         link: None,
-        closing: "A password that was set since the change works no longer. If somebody else may know yours, or it does \
-                  not work, choose a new one with “Forgot password” on the sign-in page.",
+        closing: "So that nobody else gets in, the password works no longer: choose a new one with “Forgot password” on the \
+                  sign-in page.",
     }
     .lay_out()
 }

@@ -28,7 +28,7 @@ use crate::{
     billing::Paywall,
     platform::{
         edge::RequestId,
-        extract::{ApiJson, ApiPath, ApiQuery, OptionalJson},
+        extract::{ApiJson, ApiPath, ApiQuery, LARGEST_BODY, OptionalJson},
         json::Patch,
         keyring::KeyError,
         page::{List, Page},
@@ -36,9 +36,6 @@ use crate::{
         time,
     },
 };
-
-/// The largest body of a chat call: clients send their whole history.
-const CHAT_BODY_LIMIT: usize = 256 * 1024;
 
 /// The routes.
 pub fn routes() -> OpenApiRouter<Chat> {
@@ -75,7 +72,7 @@ async fn send_message(
     CurrentUser(caller): CurrentUser,
     Extension(RequestId(request_id)): Extension<RequestId>,
     headers: HeaderMap,
-    ApiJson(body): ApiJson<ChatBody, CHAT_BODY_LIMIT>,
+    ApiJson(body): ApiJson<ChatBody, LARGEST_BODY>,
 ) -> Result<Response, Problem> {
     let form = Form::accepted(&headers)?;
     let message = body.parse().map_err(Faults::into_problem)?;

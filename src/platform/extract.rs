@@ -21,6 +21,8 @@ use super::{
 pub const BODY_LIMIT: usize = 64 * 1024;
 /// The most parameters that a query string may have.
 const MAX_PARAMETERS: usize = 16;
+/// The largest body of any call: clients of the chat send their whole history.
+pub const LARGEST_BODY: usize = 256 * 1024;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -52,6 +54,14 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for OptionalJson<T> {
         check_content_type(&parts.headers)?;
         json::read(&bytes).map(|body| OptionalJson(Some(body)))
     }
+}
+
+/// Waits for the whole body of a request, at most that of the largest call. What its own call makes of its size is decided
+/// later.
+pub async fn with_whole_body(request: Request) -> Result<Request, Problem> {
+    let (parts, body) = request.into_parts();
+    let body = read_body(body, LARGEST_BODY).await?;
+    Ok(Request::from_parts(parts, Body::from(body)))
 }
 
 async fn read_body(body: Body, limit: usize) -> Result<bytes::Bytes, Problem> {

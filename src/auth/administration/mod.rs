@@ -64,9 +64,9 @@ pub struct SuspensionForm {
 }
 
 impl Administrator<'_> {
-    fn id(self) -> Option<Uuid> {
+    fn caller(self) -> Option<Caller> {
         match self {
-            Administrator::Admin(caller, _) => Some(caller.user_id),
+            Administrator::Admin(caller, _) => Some(caller),
             Administrator::Command => None,
         }
     }
@@ -122,12 +122,12 @@ impl Auth {
     ) -> Result<ManagedUser, AuthError> {
         let now = self.now();
         let (reason, until) = parse_suspension(&form, now)?;
-        if by.id() == Some(id) {
+        if by.caller().is_some_and(|caller| caller.user_id == id) {
             return Err(AuthError::OwnSuspension);
         }
         let reason = self.key_of(id).await?.seal(reason_place(&id), reason.as_bytes(), &*self.0.random);
         let event = self.act(Action::UserSuspended, by, id).with("until", until.map(time::rfc3339));
-        let actor = by.id();
+        let actor = by.caller();
         self.0
             .db
             .write(async move |c| {
@@ -146,7 +146,7 @@ impl Auth {
 
     /// Ends a suspension. Nothing happens where there is none.
     pub async fn unsuspend(&self, by: Administrator<'_>, id: Uuid) -> Result<ManagedUser, AuthError> {
-        let (now, actor) = (self.now(), by.id());
+        let (now, actor) = (self.now(), by.caller());
         let event = self.act(Action::UserUnsuspended, by, id);
         self.0
             .db
@@ -164,7 +164,7 @@ impl Auth {
     /// Ends all sessions of a user.
     pub async fn revoke_sessions(&self, by: Administrator<'_>, id: Uuid) -> Result<(), AuthError> {
         self.managed_user(id).await?;
-        let (now, actor) = (self.now(), by.id());
+        let (now, actor) = (self.now(), by.caller());
         let event = self.act(Action::SessionsRevoked, by, id);
         self.0
             .db
@@ -189,7 +189,7 @@ impl Auth {
         id: Uuid,
         role: Role,
     ) -> Result<ManagedUser, AuthError> {
-        let (now, actor) = (self.now(), by.id());
+        let (now, actor) = (self.now(), by.caller());
         let event = self.act(Action::RoleChanged, by, id).with("role", role.as_str());
         self.0
             .db
@@ -223,14 +223,13 @@ impl Auth {
 }
 
 /// Waits for the act before, and refuses who may not act any more since then.
-async fn begin_act(conn: &Conn, actor: Option<Uuid>, now: Timestamp) -> Result<(), AuthError> {
+async fn begin_act(conn: &Conn, actor: Option<Caller>, now: Timestamp) -> Result<(), AuthError> {
     store::begin_act().exec(conn).await?;
-    match actor {
-        Some(actor) if store::find_active_admin(actor, now).opt(conn).await?.is_none() => {
-            Err(AuthError::Forbidden)
-        }
-        _ => Ok(()),
+    let Some(actor) = actor else { return Ok(()) };
+    if store::find_active_admin(actor.user_id, now).opt(conn).await?.is_none() {
+        return Err(AuthError::Forbidden);
     }
+    session::hold(conn, actor, now).await
 }
 
 /// Refuses to take the last user who can administer away.

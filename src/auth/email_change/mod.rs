@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 
 use self::store::TriedChange;
 use super::{
-    Auth, AuthError, Caller, Email, User, audit::Action, letters, password, service::invalid_field, signup,
-    throttle::Throttle, users,
+    Auth, AuthError, Caller, Email, User, audit::Action, letters, password, service::invalid_field, session,
+    signup, throttle::Throttle, users,
 };
 use crate::platform::{
     client::Client,
@@ -65,11 +65,13 @@ impl Auth {
         self.0
             .db
             .write(async move |c| {
+                session::hold(&c, caller, now).await?;
                 store::store_change(session_id, id, user_id, taken, &sealed, &code_mac, TRIES, until)
                     .exec(&c)
                     .await?;
                 mail.store(&c).await?;
-                event.store(&c).await
+                event.store(&c).await?;
+                Ok::<_, AuthError>(())
             })
             .await?;
         self.0.jobs.wake();
@@ -128,6 +130,7 @@ impl Auth {
                 if !free || switched.exec(&c).await? == 0 {
                     return Err(AuthError::InvalidCode);
                 }
+                session::hold(&c, caller, now).await?;
                 if store::take_change(session_id, user_id, tried.id).exec(&c).await? == 0 {
                     return Err(AuthError::InvalidCode);
                 }

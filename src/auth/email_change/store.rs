@@ -34,8 +34,8 @@ queries! {
 
     /// Stores a way back. The transaction holds the user's row, so that two do not get the same number.
     fn add_undo(token_hash: [u8], user_id: Uuid, email: Sealed, expires_at: Timestamp) =
-        "INSERT INTO email_undo (token_hash, user_id, number, email, password_changed, expires_at)
-         VALUES ($1, $2, (SELECT COALESCE(MAX(number), 0) + 1 FROM email_undo WHERE user_id = $2), $3, FALSE, $4)";
+        "INSERT INTO email_undo (token_hash, user_id, number, email, expires_at)
+         VALUES ($1, $2, (SELECT COALESCE(MAX(number), 0) + 1 FROM email_undo WHERE user_id = $2), $3, $4)";
 
     fn find_undo(token_hash: [u8], now: Timestamp) -> UndoRow =
         "SELECT user_id, email FROM email_undo WHERE token_hash = $1 AND expires_at > $2";
@@ -47,10 +47,6 @@ queries! {
     /// Removes the ways back from changes after this one.
     fn remove_later_undos(user_id: Uuid, number: i64) =
         "DELETE FROM email_undo WHERE user_id = $1 AND number > $2";
-
-    /// Notes that a new password was set after the changes that can still be undone.
-    fn note_new_password(user_id: Uuid) =
-        "UPDATE email_undo SET password_changed = TRUE WHERE user_id = $1";
 
     fn remove_expired_undos(now: Timestamp) =
         "DELETE FROM email_undo

@@ -62,8 +62,8 @@ impl Auth {
 
     /// Gives the owner of an old address the account back, by the token from the mail that told of the change.
     ///
-    /// Every session ends, ways to a new password and changes of the address that wait are closed, and a password that was
-    /// set since the change is taken away: whoever changed the address could have set it. Changes after this one can no longer
+    /// Every session ends, ways to a new password and changes of the address that wait are closed, and the password
+    /// is taken away: whoever changed the address knew it, or set it before or after. Changes after this one can no longer
     /// be undone; those before it can, so that a thief who changes the address twice does not lock the owner out.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl Auth {
         self.0
             .db
             .write(async move |c| {
-                let restored = users::store::restore_email(user_id, old.address(), old.key(), &token_hash);
+                let restored = users::store::restore_email(user_id, old.address(), old.key());
                 if restored.exec(&c).await? == 0 {
                     return Err(AuthError::InvalidCode);
                 }

@@ -61,7 +61,7 @@ async fn log_in(
 ) -> Result<Response, Problem> {
     let LoginBody { email, password, device_name, token_delivery } = body;
     page.check_for(token_delivery)?;
-    let device_cookie = cookie(&headers, DEVICE_COOKIE).map(str::to_owned);
+    let device_cookie = device_cookie(&headers).map(str::to_owned);
     let form = LoginForm { email, password, device_name, device_cookie };
     let SignedIn { tokens, device_cookie } = auth.log_in(form, &client).await?;
     let mut response = TokensReply::new(tokens, token_delivery).into_response();
@@ -69,6 +69,11 @@ async fn log_in(
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
+}
+
+/// What shows that the device of a call has signed in before.
+pub(in crate::auth) fn device_cookie(headers: &HeaderMap) -> Option<&str> {
+    cookie(headers, DEVICE_COOKIE)
 }
 
 fn device_cookie_header(value: &str) -> String {
@@ -110,8 +115,8 @@ impl From<FreshToken> for FreshTokenAnswer {
 
 /// Show again who one is
 ///
-/// Needed where a call answers `reauthentication_required`. The refresh token stays as it is; a refresh ends what this
-/// bought.
+/// Needed where a call answers `reauthentication_required`. The refresh token stays as it is; tokens that a
+/// refresh gives do not have what this bought.
 #[utoipa::path(post, path = "/v1/auth/reauthenticate", tag = "auth", request_body = ReauthenticateBody, responses(
     (status = 200, description = "An access token with a new `auth_time`.", body = FreshTokenAnswer),
 ))]
@@ -119,9 +124,10 @@ async fn reauthenticate(
     State(auth): State<Auth>,
     CurrentUser(caller): CurrentUser,
     client: Client,
+    headers: HeaderMap,
     ApiJson(body): ApiJson<ReauthenticateBody>,
 ) -> Result<Json<FreshTokenAnswer>, Problem> {
-    match body.method {
-        Method::Password => Ok(Json(auth.reauthenticate(caller, &body.password, &client).await?.into())),
-    }
+    let Method::Password = body.method;
+    let device = device_cookie(&headers);
+    Ok(Json(auth.reauthenticate(caller, &body.password, device, &client).await?.into()))
 }

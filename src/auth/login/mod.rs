@@ -7,7 +7,9 @@ mod reauthenticate;
 use self::proof::{Attempt, Proof};
 pub use self::reauthenticate::FreshToken;
 use super::{
-    Auth, AuthError, Device, Email, Password, Tokens, administration, audit::Action, throttle::KnownDevice,
+    Auth, AuthError, Device, Email, Password, Tokens, administration,
+    audit::{Action, AuditEvent},
+    throttle::KnownDevice,
     users,
 };
 use crate::platform::{client::Client, db::Conn, problem::Faults};
@@ -78,26 +80,34 @@ impl Auth {
             return Err(AuthError::Invalid(faults.into_errors()));
         };
         let known = self.known_device(form.device_cookie.as_deref(), &email)?;
-        let checked = self.check_password(Action::LoggedIn, &email, password, known.as_ref(), client).await?;
+        let event = self.audit(Action::LoggedIn, Some(client));
+        let checked = self.check_password(event.clone(), &email, password, known.as_ref(), client).await?;
         let id = checked.proof.user_id;
         let device_cookie = self.remember_device(form.device_cookie.as_deref(), &email)?;
 
         let now = self.now();
         let (session, tokens) = self.begin_session(self.user(id).await?, device, client)?;
-        let event = self.audit(Action::LoggedIn, Some(client)).by(id).about(id).in_session(tokens.session.id);
-        self.0
+        let refused = event.clone().failed().about(id).with("reason", "suspended");
+        let event = event.by(id).about(id).in_session(tokens.session.id);
+        let suspended = self
+            .0
             .db
             .write(async move |c| {
                 checked.hold(&c).await?;
-                // After the statement above, which holds the user's row: no suspension comes between.
+                // After the statement above, which holds the user's row: no suspension comes between. The password was
+                // right all the same, and an operator wants to know of it.
                 if administration::store::find_suspension(id, now).opt(&c).await?.is_some() {
-                    return Err(AuthError::AccountSuspended);
+                    refused.store(&c).await?;
+                    return Ok(true);
                 }
                 session.store(&c).await?;
                 event.store(&c).await?;
-                Ok::<_, AuthError>(())
+                Ok::<_, AuthError>(false)
             })
             .await?;
+        if suspended {
+            return Err(AuthError::AccountSuspended);
+        }
         self.0.jobs.wake(); // There may be a mail about an older session.
         Ok(SignedIn { tokens, device_cookie })
     }
@@ -109,16 +119,15 @@ impl Auth {
     ///
     /// [`AuthError::Throttled`] before any work. [`AuthError::InvalidCredentials`] for an address that nobody has, somebody
     /// without a password, a wrong password, and any password of a locked account, after the same work. An entry of the
-    /// audit says that `action` was refused.
+    /// audit says that what `event` is about was refused.
     pub(super) async fn check_password(
         &self,
-        action: Action,
+        event: AuditEvent,
         email: &Email,
         password: Password,
         device: Option<&KnownDevice>,
         client: &Client,
     ) -> Result<CheckedPassword, AuthError> {
-        let event = self.audit(action, Some(client));
         let proof =
             self.prove_password(Attempt { email, password: &password, device, event }, client).await?;
         let renewed = if proof.outdated { self.renewed_hash(password).await } else { None };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::{
-    auth::{Auth, AuthError, Caller, Password, audit::Action, service::invalid_field},
+    auth::{Auth, AuthError, Caller, Password, audit::Action, service::invalid_field, session},
     platform::client::Client,
 };
 
@@ -30,11 +30,14 @@ impl Auth {
         &self,
         caller: Caller,
         password: &SecretString,
+        device_cookie: Option<&str>,
         client: &Client,
     ) -> Result<FreshToken, AuthError> {
         let password = Password::parse(password).map_err(|invalid| invalid_field("/password", invalid))?;
         let (email, _) = self.sign_in_of(caller.user_id).await?;
-        let checked = self.check_password(Action::Reauthenticated, &email, password, None, client).await?;
+        let event = self.audit(Action::Reauthenticated, Some(client)).by_caller(caller);
+        let known = self.known_device(device_cookie, &email)?;
+        let checked = self.check_password(event.clone(), &email, password, known.as_ref(), client).await?;
         // The address may have become somebody else's a moment ago.
         if checked.proof.user_id != caller.user_id {
             return Err(AuthError::InvalidCredentials);
@@ -46,11 +49,12 @@ impl Auth {
             .tokens
             .issue(user_id, session_id, token_gen, now, now, &*self.0.random)
             .map_err(|_| AuthError::Signing)?;
-        let event = self.audit(Action::Reauthenticated, Some(client)).by_caller(caller).about(user_id);
+        let event = event.about(user_id);
         self.0
             .db
             .write(async move |c| {
                 checked.hold(&c).await?;
+                session::hold(&c, caller, now).await?;
                 event.store(&c).await?;
                 Ok::<_, AuthError>(())
             })

@@ -4,7 +4,14 @@ use secrecy::SecretString;
 
 use super::{Password, reset::close_ways_around};
 use crate::{
-    auth::{Auth, AuthError, Caller, audit::Action, letters, service::invalid_field, session, users},
+    auth::{
+        Auth, AuthError, Caller, Email,
+        audit::{Action, AuditEvent},
+        letters,
+        login::CheckedPassword,
+        service::invalid_field,
+        session, users,
+    },
     platform::{
         client::Client,
         mail::MAIL_JOB,
@@ -25,9 +32,11 @@ impl Auth {
         caller: Caller,
         current: Option<&SecretString>,
         new: &SecretString,
+        device_cookie: Option<&str>,
         client: &Client,
     ) -> Result<(), AuthError> {
         self.require_fresh(caller)?;
+        let now = self.now();
         let mut faults = Faults::new();
         let current = faults.take("/current_password", current.map(Password::parse).transpose());
         let new = faults.take("/new_password", Password::parse(new));
@@ -36,39 +45,34 @@ impl Auth {
         };
         let user_id = caller.user_id;
         let (email, sign_in) = self.sign_in_of(user_id).await?;
+        if current.is_none() && sign_in.password_hash.is_some() {
+            let missing = Invalid::new("missing", "The current password is needed.");
+            return Err(invalid_field("/current_password", missing));
+        }
         // Before the current one is compared: who looks for a good new one is not guessing.
         self.check_new_password(&new, Some(&email))
             .await
             .map_err(|invalid| invalid_field("/new_password", invalid))?;
-        let replaced = match (current, sign_in.password_hash) {
-            (None, None) => None,
-            (None, Some(_)) => {
-                let missing = Invalid::new("missing", "The current password is needed.");
-                return Err(invalid_field("/current_password", missing));
-            }
-            (Some(current), _) => {
-                let checked =
-                    self.check_password(Action::PasswordChanged, &email, current, None, client).await?;
-                // The address may have become somebody else's a moment ago.
-                if checked.proof.user_id != user_id {
-                    return Err(AuthError::InvalidCredentials);
-                }
-                Some(checked)
-            }
-        };
+        let event = self.audit(Action::PasswordChanged, Some(client)).by_caller(caller);
+        let shown = self.show_current(current, &email, event.clone(), device_cookie, client).await?;
+        // The address may have become somebody else's a moment ago.
+        if shown.as_ref().is_some_and(|checked| checked.proof.user_id != user_id) {
+            return Err(AuthError::InvalidCredentials);
+        }
         let hash = self.0.hasher.hash(new).await?;
         let notice = self.0.jobs.prepare(MAIL_JOB, &letters::password_changed(email.address()))?;
-        let event = self.audit(Action::PasswordChanged, Some(client)).by_caller(caller).about(user_id);
+        let event = event.about(user_id);
         self.0
             .db
             .write(async move |c| {
-                match &replaced {
+                match &shown {
                     Some(checked) => checked.replace(&c, &hash).await?,
                     None if users::store::set_first_password(user_id, &hash).exec(&c).await? == 0 => {
                         return Err(AuthError::InvalidCredentials);
                     }
                     None => {}
                 }
+                session::hold(&c, caller, now).await?;
                 session::store::end_other_sessions(user_id, caller.session_id).exec(&c).await?;
                 close_ways_around(&c, user_id).await?;
                 notice.store(&c).await?;
@@ -78,5 +82,19 @@ impl Auth {
             .await?;
         self.0.jobs.wake();
         Ok(())
+    }
+
+    /// Compares the current password, where there is one.
+    async fn show_current(
+        &self,
+        current: Option<Password>,
+        email: &Email,
+        event: AuditEvent,
+        device_cookie: Option<&str>,
+        client: &Client,
+    ) -> Result<Option<CheckedPassword>, AuthError> {
+        let Some(current) = current else { return Ok(None) };
+        let known = self.known_device(device_cookie, email)?;
+        self.check_password(event, email, current, known.as_ref(), client).await.map(Some)
     }
 }

@@ -1,13 +1,16 @@
 //! The routes of passwords.
 
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
 use secrecy::SecretString;
 use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    auth::{Auth, CurrentUser},
+    auth::{Auth, CurrentUser, login::http::device_cookie},
     platform::{client::Client, extract::ApiJson, problem::Problem},
 };
 
@@ -89,8 +92,10 @@ async fn change_password(
     State(auth): State<Auth>,
     CurrentUser(caller): CurrentUser,
     client: Client,
+    headers: HeaderMap,
     ApiJson(body): ApiJson<ChangeBody>,
 ) -> Result<StatusCode, Problem> {
-    auth.change_password(caller, body.current_password.as_ref(), &body.new_password, &client).await?;
+    let (current, device) = (body.current_password.as_ref(), device_cookie(&headers));
+    auth.change_password(caller, current, &body.new_password, device, &client).await?;
     Ok(StatusCode::NO_CONTENT)
 }

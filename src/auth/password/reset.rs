@@ -30,7 +30,7 @@ impl Auth {
     /// For an address that nobody has the same is done, but for the mail: a decoy is stored, and a job that is dropped.
     pub async fn forgot_password(&self, email: &str, client: &Client) -> Result<(), AuthError> {
         let email = Email::parse(email).map_err(|invalid| invalid_field("/email", invalid))?;
-        let _ = self.admit(Throttle::Mail { to: &email }, client).await?;
+        let _ = self.admit(Throttle::Reset { to: &email }, client).await?;
         let email_mac = self.address_mac(&email)?;
         let now = self.now();
         let owner = self.0.db.read(async |c| users::store::find_owner(email.key()).opt(&c).await).await?;
@@ -108,9 +108,9 @@ impl Auth {
     }
 }
 
-/// After a new password was set: other ways to one are closed, and who takes an older address back does not keep it.
+/// After a new password was set: other ways to one are closed, and changes of the address that wait.
 pub(super) async fn close_ways_around(conn: &Conn, user_id: Uuid) -> Result<(), db::Error> {
     store::remove_resets_of(user_id).exec(conn).await?;
-    email_change::store::note_new_password(user_id).exec(conn).await?;
+    email_change::store::remove_changes_of(user_id).exec(conn).await?;
     Ok(())
 }

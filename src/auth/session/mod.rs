@@ -104,6 +104,17 @@ impl NewSession {
     }
 }
 
+/// Holds the caller's session until the transaction ends, so that what it is used for does not happen after its end: a
+/// request that was let in may have waited long for its body. In a transaction it comes after the user's row.
+///
+/// # Errors
+///
+/// [`AuthError::Unauthenticated`] if it is over.
+pub(super) async fn hold(conn: &Conn, caller: Caller, now: Timestamp) -> Result<(), AuthError> {
+    let held = store::hold_session(caller.session_id, caller.user_id, now).opt(conn).await?;
+    held.map(|_| ()).ok_or(AuthError::Unauthenticated)
+}
+
 /// A refresh token of ours, and the session that it was one of.
 #[derive(Clone, Copy)]
 struct Presented {
@@ -112,6 +123,16 @@ struct Presented {
 }
 
 impl Auth {
+    /// Refuses a token that we did not make or that is not valid now. Says nothing about its session.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Unauthenticated`].
+    pub async fn check_signature(&self, token: &str) -> Result<(), AuthError> {
+        let claims = self.0.tokens.verify(token, self.now()).await;
+        claims.map(|_| ()).map_err(|_| AuthError::Unauthenticated)
+    }
+
     /// Who presents this access token.
     ///
     /// The first request with the tokens of a refresh is noted before it is answered: it shows that their client has

@@ -41,6 +41,12 @@ queries! {
           WHERE s.id = $1 AND s.user_id = $2 AND s.expires_at > $3 AND s.idle_expires_at > $3
             AND (u.suspended_at IS NULL OR u.suspended_until <= $3)";
 
+    /// Holds a session that lives until the transaction ends. No row: it is over.
+    fn hold_session(id: Uuid, user_id: Uuid, now: Timestamp) -> Uuid =
+        "UPDATE session SET last_seen_at = last_seen_at
+          WHERE id = $1 AND user_id = $2 AND expires_at > $3 AND idle_expires_at > $3
+         RETURNING id";
+
     /// Notes that the client has the tokens of this generation, and now and then that it is there. Forgets a successor
     /// that is not handed out any more.
     fn note_presence(

@@ -58,6 +58,12 @@ pub(in crate::auth) enum Throttle<'a> {
         /// Where the mail goes.
         to: &'a Email,
     },
+    /// A mail with a way back in. It has a bucket of its own, so that strangers who have other mails sent to an address
+    /// cannot keep its owner from it.
+    Reset {
+        /// Where the mail goes.
+        to: &'a Email,
+    },
     /// A code or token that came by mail.
     Code,
 }
@@ -202,6 +208,10 @@ impl Auth {
             ],
             Throttle::Mail { to } => vec![
                 self.bucket("mail_recipient", rates.mail_recipient, &[to.key().as_bytes()])?,
+                self.bucket("mail_address", rates.mail_address, &[address])?,
+            ],
+            Throttle::Reset { to } => vec![
+                self.bucket("reset_recipient", rates.mail_recipient, &[to.key().as_bytes()])?,
                 self.bucket("mail_address", rates.mail_address, &[address])?,
             ],
             Throttle::Code => vec![self.bucket("code_address", rates.code_address, &[address])?],

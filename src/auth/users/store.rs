@@ -53,13 +53,10 @@ queries! {
           WHERE id = $1 AND email_key = $2
             AND NOT EXISTS (SELECT 1 FROM app_user other WHERE other.email_key = $4 AND other.id <> $1)";
 
-    /// Gives a user the address back that `undo_hash` leads to. A password that was set since is taken away.
-    fn restore_email(id: Uuid, email: str, email_key: str, undo_hash: [u8]) =
+    /// Gives a user an address back, and takes the password away: whoever changed the address may have set it.
+    fn restore_email(id: Uuid, email: str, email_key: str) =
         "UPDATE app_user
-            SET email = $2, email_key = $3, email_verified = TRUE,
-                password_hash = CASE
-                  WHEN EXISTS (SELECT 1 FROM email_undo WHERE token_hash = $4 AND password_changed) THEN NULL
-                  ELSE password_hash END
+            SET email = $2, email_key = $3, email_verified = TRUE, password_hash = NULL
           WHERE id = $1
             AND NOT EXISTS (SELECT 1 FROM app_user other WHERE other.email_key = $3 AND other.id <> $1)";
 

@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use uuid::Uuid;
 
 use crate::support::app::{PASSWORD, Person, TestApp};
@@ -261,4 +262,32 @@ async fn logins_at_once_leave_twenty_sessions() {
     let left: Result<i64, digitalmistress::platform::db::Error> =
         t.db().read(async |c| sessions().one(&c).await).await;
     assert_eq!(left.unwrap(), 20);
+}
+
+/// A request that was begun with a live session and is finished after its end is refused: its body may take half a minute.
+#[tokio::test]
+async fn a_request_whose_body_comes_after_the_end_of_the_session_changes_nothing() {
+    let t = TestApp::start().await;
+    let ann = t.sign_up("ann@example.com").await;
+    let body = json!({"display_name": "somebody else"}).to_string();
+    let mut late = tokio::net::TcpStream::connect(t.base.trim_start_matches("http://")).await.unwrap();
+    let head = format!(
+        "PATCH /v1/me HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nconnection: close\r\nexpect: 100-continue\r\n\r\n",
+        ann.access_token,
+        body.len()
+    );
+    late.write_all(head.as_bytes()).await.unwrap();
+    // The server asks for the body, so it has seen the head.
+    let mut asked = [0; 25];
+    late.read_exact(&mut asked).await.unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+
+    t.post("/v1/auth/logout", json!({"refresh_token": ann.refresh_token})).await.status(204);
+    late.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    late.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    let again = t.log_in("ann@example.com").await;
+    assert_eq!(again.get(&t, "/v1/me").await.ok()["display_name"], Value::Null);
 }

@@ -38,6 +38,10 @@ async fn a_suspended_user_is_signed_out_everywhere_and_cannot_come_back() {
     log_in(&t, "").await.problem(401, "invalid_credentials");
     let t = t.restart().await;
     log_in(&t, PASSWORD).await.problem(403, "account_suspended");
+    // An operator sees that somebody knows the password.
+    let id = ann.id.parse().ok();
+    let refused = t.audited("login").await.into_iter().filter(|entry| entry.0 == "failure" && entry.1 == id);
+    assert_eq!(refused.count(), 4);
     boss.get(&t, "/v1/me").await.ok();
 
     let user = boss.post(&t, &format!("/v1/admin/users/{}/unsuspend", ann.id), json!({})).await.ok();
