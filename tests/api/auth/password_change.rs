@@ -14,7 +14,7 @@ fn change(t: &TestApp, person: &Person, current: &str, new: &str) -> Call {
     person.post(t, "/v1/me/password", json!({"current_password": current, "new_password": new}))
 }
 
-/// Failure 20: a change that left sessions alive.
+/// As in CVE-2025-62174 of Mastodon: a change that left sessions alive.
 #[tokio::test]
 async fn a_change_keeps_this_session_ends_the_others_and_tells_the_owner() {
     let t = TestApp::start().await;
@@ -45,7 +45,7 @@ async fn a_change_closes_ways_to_another_password() {
     t.log_in_with("ann@example.com", NEW).await.ok();
 }
 
-/// Failure 15: empty, one-character and longest passwords take the same path as any other.
+/// As in keycloak issue 48888: empty, one-character and longest passwords take the same path as any other.
 #[tokio::test]
 async fn the_current_password_has_to_be_right() {
     let t = TestApp::start().await;

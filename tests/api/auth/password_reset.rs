@@ -28,7 +28,7 @@ async fn refresh(t: &TestApp, person: &Person) -> Answer {
     t.post("/v1/auth/refresh", json!({"refresh_token": person.refresh_token})).await
 }
 
-/// Failure 20: a reset that left sessions alive.
+/// As in CVE-2025-62174 of Mastodon: a reset that left sessions alive.
 #[tokio::test]
 async fn a_reset_sets_the_password_ends_every_session_and_tells_the_owner() {
     let t = TestApp::start().await;
@@ -118,7 +118,7 @@ async fn looking_at_a_link_does_not_use_it_up() {
     reset(&t, &token, NEW).await.status(204);
 }
 
-/// Failure 15, for this path: empty, short and too long passwords, and those that the account's address gives away.
+/// As in keycloak issue 48888, for this path: empty, short and too long passwords, and those that the account's address gives away.
 #[tokio::test]
 async fn a_password_that_is_not_accepted_leaves_the_link_as_it_was() {
     let t = TestApp::start().await;
@@ -137,7 +137,7 @@ async fn a_password_that_is_not_accepted_leaves_the_link_as_it_was() {
     t.log_in_with("annabel-lee@example.com", &"lantern ".repeat(16)).await.ok();
 }
 
-/// Failure 7: check, then delete.
+/// As in better-auth issue 9096: check, then delete.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_fifty_uses_of_one_link_at_once_one_succeeds() {
     let t = TestApp::start().await;
@@ -155,7 +155,7 @@ async fn of_fifty_uses_of_one_link_at_once_one_succeeds() {
     assert_eq!(notices.iter().filter(|mail| mail.text.contains("password was changed")).count(), 1);
 }
 
-/// Failure 9: links built from what a request says about hosts.
+/// As in GHSA-3529-5m8x-rpv3 of GoTrue: links built from what a request says about hosts.
 #[tokio::test]
 async fn links_lead_to_the_configured_frontend_whatever_a_request_says() {
     let t = TestApp::with(&[("DM__SERVER__FRONTEND_URL", "https://app.example.com/hello/")]).await;
