@@ -68,12 +68,3 @@ impl<S: Sync> FromRequestParts<S> for CurrentUser {
         parts.extensions.get::<Caller>().copied().map(CurrentUser).ok_or_else(signed_out)
     }
 }
-
-impl CurrentUser {
-    /// The caller, if they showed lately who they are; else 403 `reauthentication_required`.
-    pub fn fresh(self, auth: &Auth) -> Result<Caller, Problem> {
-        let CurrentUser(caller) = self;
-        auth.require_fresh(caller)?;
-        Ok(caller)
-    }
-}

@@ -77,8 +77,8 @@ struct UndoBody {
 
 /// Take an old address back
 ///
-/// By the link from the mail that told of the change. Ends every session. A password that was set since the change stops
-/// working.
+/// By the link from the mail that told of the change. Ends every session. The password stops
+/// working, whoever set it: the owner chooses a new one by "Forgot password".
 #[utoipa::path(post, path = "/v1/auth/email/undo", tag = "auth", request_body = UndoBody, responses(
     (status = 204, description = "The account uses the old address again."),
 ))]

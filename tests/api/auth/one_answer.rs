@@ -117,7 +117,6 @@ async fn signing_up_costs_the_same_for_every_address() {
     }
 }
 
-/// CVE-2026-4634: one giant field kept a server busy.
 /// As in CVE-2026-4634 of Keycloak: a huge field cost work.
 #[tokio::test]
 async fn a_megabyte_in_any_field_is_refused_before_any_work() {
