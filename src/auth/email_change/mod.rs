@@ -112,7 +112,7 @@ impl Auth {
     ) -> Result<User, AuthError> {
         let now = self.now();
         let Caller { user_id, session_id, .. } = caller;
-        let email = self.open_address(Place::new(COLUMN, tried.id.as_bytes()), &tried.email)?;
+        let email = self.open_address(COLUMN, tried.id.as_bytes(), &tried.email)?;
         let email_mac = self.address_mac(&email)?;
         let user = self.user(user_id).await?;
         let old = Email::parse(&user.email).map_err(|_| AuthError::Stored("app_user.email"))?;
@@ -171,8 +171,8 @@ impl Auth {
         Ok(key.seal(place, email.address().as_bytes(), &*self.0.random))
     }
 
-    fn open_address(&self, place: Place<'_>, sealed: &Sealed) -> Result<Email, AuthError> {
-        let text = self.0.keyring.service(Service::Addresses)?.open_text(place, sealed)?;
-        Email::parse(&text).map_err(|_| AuthError::Stored(COLUMN))
+    fn open_address(&self, column: &'static str, row: &[u8], sealed: &Sealed) -> Result<Email, AuthError> {
+        let text = self.0.keyring.service(Service::Addresses)?.open_text(Place::new(column, row), sealed)?;
+        Email::parse(&text).map_err(|_| AuthError::Stored(column))
     }
 }

@@ -76,7 +76,7 @@ impl Auth {
         let found = self.0.db.read(async |c| store::find_undo(&token_hash, now).opt(&c).await).await?;
         let found = found.ok_or(AuthError::InvalidCode)?;
         let user_id = found.user_id;
-        let old = self.open_address(Place::new(COLUMN, &token_hash), &found.email)?;
+        let old = self.open_address(COLUMN, &token_hash, &found.email)?;
         let (current, _) = self.sign_in_of(user_id).await?;
         let mut notices = Vec::new();
         for to in [&old, &current] {

@@ -90,11 +90,8 @@ impl User {
 impl Auth {
     /// Creates a user for whose age and consents the operator vouches.
     pub async fn create_user(&self, email: Email, password: Password, role: Role) -> Result<Uuid, AuthError> {
-        self.0
-            .settings
-            .password
-            .check(&password, Some(&email))
-            .map_err(|invalid| invalid_field("/password", invalid))?;
+        let judged = self.check_new_password(&password, Some(&email)).await;
+        judged.map_err(|invalid| invalid_field("/password", invalid))?;
         let hash = self.0.hasher.hash(password).await?;
         let now = self.0.clock.now();
         let id = self.0.random.uuid(now);
