@@ -226,7 +226,7 @@ impl Auth {
 async fn begin_act(conn: &Conn, actor: Option<Caller>, now: Timestamp) -> Result<(), AuthError> {
     store::begin_act().exec(conn).await?;
     let Some(actor) = actor else { return Ok(()) };
-    if store::find_active_admin(actor.user_id, now).opt(conn).await?.is_none() {
+    if store::hold_active_admin(actor.user_id, now).opt(conn).await?.is_none() {
         return Err(AuthError::Forbidden);
     }
     session::hold(conn, actor, now).await

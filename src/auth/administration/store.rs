@@ -18,6 +18,12 @@ queries! {
         "SELECT id FROM app_user
           WHERE id = $1 AND role = 'admin' AND (suspended_at IS NULL OR suspended_until <= $2)";
 
+    /// Holds the row of somebody who can administer until the transaction ends; their session's row comes after it.
+    fn hold_active_admin(id: Uuid, now: Timestamp) -> Uuid =
+        "UPDATE app_user SET role = role
+          WHERE id = $1 AND role = 'admin' AND (suspended_at IS NULL OR suspended_until <= $2)
+         RETURNING id";
+
     /// Somebody else who can administer.
     fn find_other_active_admin(id: Uuid, now: Timestamp) -> Uuid =
         "SELECT id FROM app_user

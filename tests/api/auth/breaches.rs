@@ -92,6 +92,8 @@ async fn nobody_is_kept_out_because_the_service_fails() {
 
 #[tokio::test]
 async fn nobody_is_asked_unless_the_operator_wants_it() {
+    let defaults = std::fs::read_to_string("config/default.toml").unwrap();
+    assert!(defaults.lines().any(|line| line == "breach_check_url = \"\""), "nobody is named by default");
     let t = TestApp::start().await;
     let mut body = t.signup_body("ann@example.com").await;
     body["password"] = json!(BREACHED);
