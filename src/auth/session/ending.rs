@@ -4,31 +4,42 @@
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::store::{self, EndedSession};
+use super::store;
 use crate::{
     auth::{Auth, AuthError, Caller, audit::Action},
     platform::{client::Client, db},
 };
 
-/// What shows which session is meant.
-pub enum Proof<'a> {
-    /// A refresh token of the session: the newest, or one that was exchanged since.
-    Refresh(&'a SecretString),
-    /// An access token of the session, expired or not.
-    Access(&'a str),
+/// The tokens that somebody shows who signs out. They name one session as a rule; each that is named ends.
+#[derive(Clone, Copy)]
+pub struct ShownTokens<'a> {
+    /// A refresh token: the newest, or one that was exchanged since.
+    pub refresh: Option<&'a SecretString>,
+    /// An access token, expired or not.
+    pub access: Option<&'a str>,
+}
+
+/// A session that a token names. It may be over.
+struct NamedSession {
+    id: Uuid,
+    user_id: Uuid,
 }
 
 impl Auth {
-    /// Ends the session of a token, expired or not. Nothing happens if there is none.
-    pub async fn log_out(&self, proof: Proof<'_>, client: &Client) -> Result<(), AuthError> {
-        let Some(session) = self.session_of(&proof).await? else { return Ok(()) };
+    /// Ends the sessions of these tokens. Nothing happens if there are none.
+    pub async fn log_out(&self, shown: ShownTokens<'_>, client: &Client) -> Result<(), AuthError> {
+        let named = self.named_sessions(shown).await?;
+        if named.is_empty() {
+            return Ok(());
+        }
         let event = self.audit(Action::LoggedOut, Some(client));
         self.0
             .db
             .write(async move |c| {
-                let ended = store::end_session_of_token(session).opt(&c).await?;
-                if let Some(EndedSession { user_id, .. }) = ended {
-                    event.clone().by(user_id).about(user_id).in_session(session).store(&c).await?;
+                for NamedSession { id, user_id } in &named {
+                    if store::end_session(*id, *user_id).exec(&c).await? > 0 {
+                        event.clone().by(*user_id).about(*user_id).in_session(*id).store(&c).await?;
+                    }
                 }
                 Ok::<_, db::Error>(())
             })
@@ -38,16 +49,21 @@ impl Auth {
 
     /// Ends all sessions of the user whose session a token is of. Nothing happens if that one has ended: who was thrown
     /// out once has no say about the others.
-    pub async fn log_out_everywhere(&self, proof: Proof<'_>, client: &Client) -> Result<(), AuthError> {
-        let Some(session) = self.session_of(&proof).await? else { return Ok(()) };
+    pub async fn log_out_everywhere(&self, shown: ShownTokens<'_>, client: &Client) -> Result<(), AuthError> {
+        let named = self.named_sessions(shown).await?;
+        if named.is_empty() {
+            return Ok(());
+        }
         let event = self.audit(Action::LoggedOutEverywhere, Some(client));
         self.0
             .db
             .write(async move |c| {
-                let ended = store::end_sessions_beside(session).all(&c).await?;
-                if let Some(EndedSession { user_id, .. }) = ended.first() {
-                    let event = event.clone().by(*user_id).about(*user_id).in_session(session);
-                    event.with("ended", ended.len()).store(&c).await?;
+                for NamedSession { id, user_id } in &named {
+                    let ended = store::end_session_and_others(*id, *user_id).exec(&c).await?;
+                    if ended > 0 {
+                        let event = event.clone().by(*user_id).about(*user_id).in_session(*id);
+                        event.with("ended", ended).store(&c).await?;
+                    }
                 }
                 Ok::<_, db::Error>(())
             })
@@ -71,7 +87,7 @@ impl Auth {
         self.0
             .db
             .write(async move |c| {
-                if store::end_session(session, caller.user_id).opt(&c).await?.is_none() {
+                if store::end_session(session, caller.user_id).exec(&c).await? == 0 {
                     return Err(AuthError::NoSuchSession);
                 }
                 event.store(&c).await?;
@@ -80,12 +96,18 @@ impl Auth {
             .await
     }
 
-    async fn session_of(&self, proof: &Proof<'_>) -> Result<Option<Uuid>, AuthError> {
-        Ok(match proof {
-            Proof::Refresh(token) => self.read_refresh_token(token)?.map(|presented| presented.session),
-            Proof::Access(token) => {
-                self.0.tokens.verify_expired(token, self.now()).await.ok().map(|claims| claims.sid)
-            }
-        })
+    async fn named_sessions(&self, shown: ShownTokens<'_>) -> Result<Vec<NamedSession>, AuthError> {
+        let mut named = Vec::new();
+        let refresh = shown.refresh.map(|token| self.read_refresh_token(token)).transpose()?.flatten();
+        if let Some(id) = refresh.map(|presented| presented.session) {
+            let owner = self.0.db.read(async |c| store::find_session_owner(id).opt(&c).await).await?;
+            named.extend(owner.map(|user_id| NamedSession { id, user_id }));
+        }
+        if let Some(token) = shown.access
+            && let Ok(claims) = self.0.tokens.verify_expired(token, self.now()).await
+        {
+            named.push(NamedSession { id: claims.sid, user_id: claims.sub });
+        }
+        Ok(named)
     }
 }

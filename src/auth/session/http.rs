@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::{Proof, SessionView};
+use super::{SessionView, ShownTokens};
 use crate::{
     auth::{
         Auth, AuthError, CurrentUser,
@@ -84,6 +84,27 @@ struct LogoutBody {
     refresh_token: Option<SecretString>,
 }
 
+/// What somebody sent who signs out.
+struct SignOut {
+    refresh: Option<(SecretString, TokenDelivery)>,
+    access: Option<String>,
+}
+
+impl SignOut {
+    fn of(cookie: RefreshCookie, body: Option<LogoutBody>, headers: &HeaderMap) -> Result<SignOut, Problem> {
+        let refresh = cookie.or(body.and_then(|body| body.refresh_token))?;
+        Ok(SignOut { refresh, access: bearer_token(headers).map(str::to_owned) })
+    }
+
+    fn tokens(&self) -> ShownTokens<'_> {
+        ShownTokens { refresh: self.refresh.as_ref().map(|(token, _)| token), access: self.access.as_deref() }
+    }
+
+    fn used_cookie(&self) -> bool {
+        matches!(self.refresh, Some((_, TokenDelivery::Cookie)))
+    }
+}
+
 /// End the session
 ///
 /// By the refresh token in the body or the cookie, or the access token in the header, expired or not. With none of them,
@@ -98,14 +119,9 @@ async fn log_out(
     headers: HeaderMap,
     OptionalJson(body): OptionalJson<LogoutBody>,
 ) -> Result<Response, Problem> {
-    let refresh = cookie.or(body.and_then(|body| body.refresh_token))?;
-    if let Some((token, _)) = &refresh {
-        auth.log_out(Proof::Refresh(token), &client).await?;
-    }
-    if let Some(token) = bearer_token(&headers) {
-        auth.log_out(Proof::Access(token), &client).await?;
-    }
-    Ok(logged_out(refresh.map(|(_, came)| came)))
+    let sign_out = SignOut::of(cookie, body, &headers)?;
+    auth.log_out(sign_out.tokens(), &client).await?;
+    Ok(signed_out(&sign_out))
 }
 
 /// End all sessions of the user
@@ -121,22 +137,17 @@ async fn log_out_everywhere(
     headers: HeaderMap,
     OptionalJson(body): OptionalJson<LogoutBody>,
 ) -> Result<Response, Problem> {
-    let refresh = cookie.or(body.and_then(|body| body.refresh_token))?;
-    if let Some((token, _)) = &refresh {
-        auth.log_out_everywhere(Proof::Refresh(token), &client).await?;
-    }
-    if let Some(token) = bearer_token(&headers) {
-        auth.log_out_everywhere(Proof::Access(token), &client).await?;
-    }
-    Ok(logged_out(refresh.map(|(_, came)| came)))
+    let sign_out = SignOut::of(cookie, body, &headers)?;
+    auth.log_out_everywhere(sign_out.tokens(), &client).await?;
+    Ok(signed_out(&sign_out))
 }
 
 /// Asks the browser of a page that used the cookie to forget what our origin left. Any other page could ask for that with
 /// an empty call. Cookies are named one by one: the header's own word for them would also take those of every other host
 /// of the domain, and the one that keeps a known device from being throttled.
-fn logged_out(came: Option<TokenDelivery>) -> Response {
+fn signed_out(sign_out: &SignOut) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
-    if came != Some(TokenDelivery::Cookie) {
+    if !sign_out.used_cookie() {
         return response;
     }
     let headers = response.headers_mut();

@@ -1,9 +1,9 @@
 //! Sessions: begun by a login, kept alive by refresh tokens that are exchanged for the next, ended by logout.
 
 mod ending;
-pub mod http;
+pub(crate) mod http;
 mod refresh;
-pub mod store;
+pub(crate) mod store;
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub use self::ending::Proof;
+pub use self::ending::ShownTokens;
 pub(super) use self::refresh::FORGET_AFTER;
 use self::store::{LiveSession, SessionRow};
 use super::{

@@ -119,16 +119,25 @@ impl Auth {
         user: User,
         now: Timestamp,
     ) -> Result<Option<Tokens>, AuthError> {
-        let (token_gen, Presented { session, hash }) = (row.token_gen, *presented);
+        let (user_id, token_gen, Presented { session, hash }) = (row.user_id, row.token_gen, *presented);
         let Successor { sealed, hash: next, tokens, idle_expires_at } =
             self.successor(token, row, user, now)?;
         let exchanged = self
             .0
             .db
             .write(async move |c| {
-                store::rotate_session(session, token_gen, &hash, &next, &sealed, now, idle_expires_at)
-                    .opt(&c)
-                    .await
+                store::rotate_session(
+                    session,
+                    user_id,
+                    token_gen,
+                    &hash,
+                    &next,
+                    &sealed,
+                    now,
+                    idle_expires_at,
+                )
+                .opt(&c)
+                .await
             })
             .await?;
         Ok(exchanged.map(|_| tokens))
@@ -142,7 +151,7 @@ impl Auth {
         user: User,
         now: Timestamp,
     ) -> Result<Option<Tokens>, AuthError> {
-        let (token_gen, Presented { session, hash }) = (row.token_gen, *presented);
+        let (user_id, token_gen, Presented { session, hash }) = (row.user_id, row.token_gen, *presented);
         let sealed = row.sealed_succ.as_ref().ok_or(DoesNotOpen(COLUMN))?;
         let successor = seal_key(token).open_text(place(&session), sealed)?;
         let tokens = self.sign(row.into(), SecretString::from(successor), user)?;
@@ -151,7 +160,9 @@ impl Auth {
             .0
             .db
             .write(async move |c| {
-                store::count_replay(session, token_gen, &hash, now, used_since, MAX_REPLAYS).opt(&c).await
+                store::count_replay(session, user_id, token_gen, &hash, now, used_since, MAX_REPLAYS)
+                    .opt(&c)
+                    .await
             })
             .await?;
         Ok(counted.map(|_| tokens))
@@ -166,7 +177,7 @@ impl Auth {
         client: &Client,
         now: Timestamp,
     ) -> Result<Option<Tokens>, AuthError> {
-        let (token_gen, Presented { session, hash }) = (row.token_gen, *presented);
+        let (user_id, token_gen, Presented { session, hash }) = (row.user_id, row.token_gen, *presented);
         let event = self
             .audit(Action::RefreshRecovered, Some(client))
             .by(user.id)
@@ -182,6 +193,7 @@ impl Auth {
             .write(async move |c| {
                 let recovered = store::recover_session(
                     session,
+                    user_id,
                     token_gen,
                     &hash,
                     &next,
@@ -209,7 +221,7 @@ impl Auth {
         client: &Client,
         now: Timestamp,
     ) -> Result<bool, AuthError> {
-        let (token_gen, Presented { session, hash }) = (row.token_gen, *presented);
+        let (user_id, token_gen, Presented { session, hash }) = (row.user_id, row.token_gen, *presented);
         let event = self
             .audit(Action::RefreshReused, Some(client))
             .failed()
@@ -222,7 +234,7 @@ impl Auth {
             .0
             .db
             .write(async move |c| {
-                let ended = store::end_stolen_session(session, token_gen, &hash, now, used_before);
+                let ended = store::end_stolen_session(session, user_id, token_gen, &hash, now, used_before);
                 let ended = ended.opt(&c).await?;
                 if ended.is_some() {
                     event.store(&c).await?;

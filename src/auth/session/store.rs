@@ -22,7 +22,7 @@ queries! {
             AND id IN (SELECT id FROM session WHERE user_id = $1
                         ORDER BY CASE WHEN idle_expires_at > $2 THEN 0 ELSE 1 END, created_at DESC, id DESC
                         LIMIT 500 OFFSET $3)
-         RETURNING id, user_id, idle_expires_at";
+         RETURNING id, idle_expires_at";
 
     /// The live session of an access token, joined with its user. Every request runs this. A suspended user has none, and
     /// a token whose key was revoked names none, on whichever instance and from this moment on.
@@ -72,6 +72,9 @@ queries! {
            FROM session WHERE user_id = $1 AND expires_at > $2 AND idle_expires_at > $2
           ORDER BY created_at DESC, id DESC LIMIT 100";
 
+    /// Whose session this is. A refresh token names no more than the session, and its own mark shows that it was one of it.
+    fn find_session_owner(id: Uuid) -> Uuid = "SELECT user_id FROM session WHERE id = $1";
+
     /// A live session, with what decides about a refresh token of it.
     fn session_to_refresh(id: Uuid, now: Timestamp) -> RefreshableSession =
         "SELECT id, user_id, token_gen, auth_time, device_name, address, created_at, last_seen_at, idle_expires_at,
@@ -80,57 +83,58 @@ queries! {
 
     /// Exchanges the newest token.
     fn rotate_session(
-        id: Uuid, token_gen: i64, presented: [u8], successor: [u8], sealed_succ: Sealed, now: Timestamp,
+        id: Uuid, user_id: Uuid, token_gen: i64, presented: [u8], successor: [u8], sealed_succ: Sealed, now: Timestamp,
         idle_expires_at: Timestamp,
     ) -> Uuid =
         "UPDATE session
-            SET token_gen = token_gen + 1, refresh_hash = $4, prev_hash = $3, prev_used_at = $6, prev_replays = 0,
-                sealed_succ = $5, last_seen_at = $6, idle_expires_at = $7
-          WHERE id = $1 AND token_gen = $2 AND refresh_hash = $3 AND expires_at > $6 AND idle_expires_at > $6
+            SET token_gen = token_gen + 1, refresh_hash = $5, prev_hash = $4, prev_used_at = $7, prev_replays = 0,
+                sealed_succ = $6, last_seen_at = $7, idle_expires_at = $8
+          WHERE id = $1 AND user_id = $2 AND token_gen = $3 AND refresh_hash = $4 AND expires_at > $7
+            AND idle_expires_at > $7
          RETURNING id";
 
     /// Counts that the successor is handed out once more. As long as nobody has shown to have it, that may have been
     /// for nothing too, and the window begins anew.
-    fn count_replay(id: Uuid, token_gen: i64, presented: [u8], now: Timestamp, used_since: Timestamp, most: i64) -> Uuid =
+    fn count_replay(
+        id: Uuid, user_id: Uuid, token_gen: i64, presented: [u8], now: Timestamp, used_since: Timestamp, most: i64,
+    ) -> Uuid =
         "UPDATE session
             SET prev_replays = prev_replays + 1,
-                prev_used_at = CASE WHEN seen_gen < token_gen AND prev_used_at < $4 THEN $4 ELSE prev_used_at END
-          WHERE id = $1 AND token_gen = $2 AND prev_hash = $3 AND prev_used_at >= $5 AND prev_replays < $6
-            AND sealed_succ IS NOT NULL AND expires_at > $4 AND idle_expires_at > $4
+                prev_used_at = CASE WHEN seen_gen < token_gen AND prev_used_at < $5 THEN $5 ELSE prev_used_at END
+          WHERE id = $1 AND user_id = $2 AND token_gen = $3 AND prev_hash = $4 AND prev_used_at >= $6
+            AND prev_replays < $7 AND sealed_succ IS NOT NULL AND expires_at > $5 AND idle_expires_at > $5
          RETURNING id";
 
     /// Gives the token before the newest another successor, because nobody has ever shown to have the first one. That
     /// one dies, and with it every access token of before.
     fn recover_session(
-        id: Uuid, token_gen: i64, presented: [u8], successor: [u8], sealed_succ: Sealed, now: Timestamp,
+        id: Uuid, user_id: Uuid, token_gen: i64, presented: [u8], successor: [u8], sealed_succ: Sealed, now: Timestamp,
         idle_expires_at: Timestamp, used_before: Timestamp,
     ) -> Uuid =
         "UPDATE session
-            SET token_gen = token_gen + 1, min_gen = token_gen + 1, refresh_hash = $4, prev_used_at = $6,
-                prev_replays = 0, sealed_succ = $5, last_seen_at = $6, idle_expires_at = $7
-          WHERE id = $1 AND token_gen = $2 AND prev_hash = $3 AND seen_gen < token_gen
-            AND (prev_used_at IS NULL OR prev_used_at < $8) AND expires_at > $6 AND idle_expires_at > $6
+            SET token_gen = token_gen + 1, min_gen = token_gen + 1, refresh_hash = $5, prev_used_at = $7,
+                prev_replays = 0, sealed_succ = $6, last_seen_at = $7, idle_expires_at = $8
+          WHERE id = $1 AND user_id = $2 AND token_gen = $3 AND prev_hash = $4 AND seen_gen < token_gen
+            AND (prev_used_at IS NULL OR prev_used_at < $9) AND expires_at > $7 AND idle_expires_at > $7
          RETURNING id";
 
     /// Ends a session one of whose tokens was presented when nobody honest could.
-    fn end_stolen_session(id: Uuid, token_gen: i64, presented: [u8], now: Timestamp, used_before: Timestamp) -> Uuid =
+    fn end_stolen_session(
+        id: Uuid, user_id: Uuid, token_gen: i64, presented: [u8], now: Timestamp, used_before: Timestamp,
+    ) -> Uuid =
         "DELETE FROM session
-          WHERE id = $1 AND token_gen = $2 AND refresh_hash <> $3 AND expires_at > $4 AND idle_expires_at > $4
-            AND (prev_hash IS NULL OR prev_hash <> $3
-                 OR (seen_gen >= token_gen AND (prev_used_at IS NULL OR prev_used_at < $5)))
+          WHERE id = $1 AND user_id = $2 AND token_gen = $3 AND refresh_hash <> $4 AND expires_at > $5
+            AND idle_expires_at > $5
+            AND (prev_hash IS NULL OR prev_hash <> $4
+                 OR (seen_gen >= token_gen AND (prev_used_at IS NULL OR prev_used_at < $6)))
          RETURNING id";
 
-    fn end_session(id: Uuid, user_id: Uuid) -> EndedSession =
-        "DELETE FROM session WHERE id = $1 AND user_id = $2 RETURNING id, user_id, idle_expires_at";
+    fn end_session(id: Uuid, user_id: Uuid) = "DELETE FROM session WHERE id = $1 AND user_id = $2";
 
-    /// Ends the session that a refresh token names. The token's own mark shows that it was one of this session.
-    fn end_session_of_token(id: Uuid) -> EndedSession =
-        "DELETE FROM session WHERE id = $1 RETURNING id, user_id, idle_expires_at";
-
-    /// Ends all sessions of the user of this one. One that has ended itself has no say any more.
-    fn end_sessions_beside(id: Uuid) -> EndedSession =
-        "DELETE FROM session WHERE user_id = (SELECT user_id FROM session WHERE id = $1)
-         RETURNING id, user_id, idle_expires_at";
+    /// Ends this session and all others of its user. One that has ended itself has no say any more.
+    fn end_session_and_others(id: Uuid, user_id: Uuid) =
+        "DELETE FROM session
+          WHERE user_id = $2 AND EXISTS (SELECT 1 FROM session WHERE id = $1 AND user_id = $2)";
 
     /// Ends all sessions of a user.
     fn end_sessions_of(user_id: Uuid) = "DELETE FROM session WHERE user_id = $1";
@@ -162,7 +166,6 @@ record! {
     /// A session that was ended.
     pub struct EndedSession {
         pub(in crate::auth) id: Uuid,
-        pub(in crate::auth) user_id: Uuid,
         pub(in crate::auth) idle_expires_at: Timestamp,
     }
 }
