@@ -3,7 +3,7 @@
 //! Each act is one transaction that begins with the one row that all acts change. So a rule over several users, that an
 //! administrator is left, holds also for acts at the same moment, and somebody who was demoted a moment ago does nothing.
 
-pub mod store;
+pub(crate) mod store;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -93,19 +93,8 @@ impl Auth {
 
     /// A user, as an operator sees it.
     pub async fn managed_user(&self, id: Uuid) -> Result<ManagedUser, AuthError> {
-        let row = self.0.db.read(async |c| store::find_managed_user(id).opt(&c).await).await?;
-        let (user, suspension) = row.ok_or(AuthError::NoSuchUser)?.parts();
-        let key = self.0.keyring.user(id).await?;
-        let now = self.now();
-        // One that is over is nobody's business any more.
-        let suspension = suspension.filter(|suspension| suspension.until.is_none_or(|until| until > now));
-        let reason = suspension.as_ref().and_then(|suspension| suspension.reason.as_ref());
-        Ok(ManagedUser {
-            user: open_user(user, &key)?,
-            suspended_at: suspension.as_ref().map(|suspension| suspension.at),
-            suspended_until: suspension.as_ref().and_then(|suspension| suspension.until),
-            suspension_reason: reason.map(|sealed| key.open_text(reason_place(&id), sealed)).transpose()?,
-        })
+        let (key, now) = (self.key_of(id).await?, self.now());
+        self.0.db.read(async |c| read_user(&c, id, &key, now).await).await
     }
 
     /// Suspends a user and ends all their sessions. Suspending once more replaces reason and end.
@@ -125,7 +114,8 @@ impl Auth {
         if by.caller().is_some_and(|caller| caller.user_id == id) {
             return Err(AuthError::OwnSuspension);
         }
-        let reason = self.key_of(id).await?.seal(reason_place(&id), reason.as_bytes(), &*self.0.random);
+        let key = self.key_of(id).await?;
+        let reason = key.seal(reason_place(&id), reason.as_bytes(), &*self.0.random);
         let event = self.act(Action::UserSuspended, by, id).with("until", until.map(time::rfc3339));
         let actor = by.caller();
         self.0
@@ -138,15 +128,14 @@ impl Auth {
                 }
                 let ended = session::store::end_sessions_of(id).exec(&c).await?;
                 event.clone().with("sessions", ended).store(&c).await?;
-                Ok(())
+                read_user(&c, id, &key, now).await
             })
-            .await?;
-        self.managed_user(id).await
+            .await
     }
 
     /// Ends a suspension. Nothing happens where there is none.
     pub async fn unsuspend(&self, by: Administrator<'_>, id: Uuid) -> Result<ManagedUser, AuthError> {
-        let (now, actor) = (self.now(), by.caller());
+        let (now, actor, key) = (self.now(), by.caller(), self.key_of(id).await?);
         let event = self.act(Action::UserUnsuspended, by, id);
         self.0
             .db
@@ -155,21 +144,20 @@ impl Auth {
                 if store::unsuspend_user(id).exec(&c).await? > 0 {
                     event.store(&c).await?;
                 }
-                Ok::<_, AuthError>(())
+                read_user(&c, id, &key, now).await
             })
-            .await?;
-        self.managed_user(id).await
+            .await
     }
 
     /// Ends all sessions of a user.
     pub async fn revoke_sessions(&self, by: Administrator<'_>, id: Uuid) -> Result<(), AuthError> {
-        self.managed_user(id).await?;
         let (now, actor) = (self.now(), by.caller());
         let event = self.act(Action::SessionsRevoked, by, id);
         self.0
             .db
             .write(async move |c| {
                 begin_act(&c, actor, now).await?;
+                users::store::find_user_id(id).opt(&c).await?.ok_or(AuthError::NoSuchUser)?;
                 let ended = session::store::end_sessions_of(id).exec(&c).await?;
                 event.clone().with("sessions", ended).store(&c).await?;
                 Ok::<_, AuthError>(())
@@ -189,7 +177,7 @@ impl Auth {
         id: Uuid,
         role: Role,
     ) -> Result<ManagedUser, AuthError> {
-        let (now, actor) = (self.now(), by.caller());
+        let (now, actor, key) = (self.now(), by.caller(), self.key_of(id).await?);
         let event = self.act(Action::RoleChanged, by, id).with("role", role.as_str());
         self.0
             .db
@@ -201,10 +189,9 @@ impl Auth {
                 if store::set_user_role(id, role).exec(&c).await? > 0 {
                     event.store(&c).await?;
                 }
-                Ok::<_, AuthError>(())
+                read_user(&c, id, &key, now).await
             })
-            .await?;
-        self.managed_user(id).await
+            .await
     }
 
     fn act(&self, action: Action, by: Administrator<'_>, about: Uuid) -> AuditEvent {
@@ -217,9 +204,25 @@ impl Auth {
 
     /// A user's key, if there is such a user.
     async fn key_of(&self, id: Uuid) -> Result<DataKey, AuthError> {
-        self.managed_user(id).await?;
+        let found = self.0.db.read(async |c| users::store::find_user_id(id).opt(&c).await).await?;
+        found.ok_or(AuthError::NoSuchUser)?;
         Ok(self.0.keyring.user(id).await?)
     }
+}
+
+/// A user as an operator sees it. Acts read it before they commit: nobody is told that something failed which was done.
+async fn read_user(conn: &Conn, id: Uuid, key: &DataKey, now: Timestamp) -> Result<ManagedUser, AuthError> {
+    let row = store::find_managed_user(id).opt(conn).await?;
+    let (user, suspension) = row.ok_or(AuthError::NoSuchUser)?.parts();
+    // One that is over is nobody's business any more.
+    let suspension = suspension.filter(|suspension| suspension.until.is_none_or(|until| until > now));
+    let reason = suspension.as_ref().and_then(|suspension| suspension.reason.as_ref());
+    Ok(ManagedUser {
+        user: open_user(user, key)?,
+        suspended_at: suspension.as_ref().map(|suspension| suspension.at),
+        suspended_until: suspension.as_ref().and_then(|suspension| suspension.until),
+        suspension_reason: reason.map(|sealed| key.open_text(reason_place(&id), sealed)).transpose()?,
+    })
 }
 
 /// Waits for the act before, and refuses who may not act any more since then.

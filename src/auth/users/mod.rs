@@ -1,7 +1,7 @@
 //! The user's row: who exists, as what, and what they want to be called.
 
 mod profile;
-pub mod store;
+pub(crate) mod store;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -21,6 +21,9 @@ queries! {
         "SELECT id, email, email_verified, display_name, locale, time_zone, role, created_at, age_assurance
            FROM app_user WHERE id = $1";
 
+    /// Whether there is such a user.
+    fn find_user_id(id: Uuid) -> Uuid = "SELECT id FROM app_user WHERE id = $1";
+
     /// What login compares a password with.
     fn find_credentials(email_key: str) -> Credentials =
         "SELECT id, password_hash FROM app_user WHERE email_key = $1";
