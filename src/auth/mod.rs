@@ -1,26 +1,27 @@
-//! Who is calling: sign-up, login, tokens, sessions, age and consents.
+//! Identity: who is calling, and whether they may.
 //!
 //! This slice holds the user's row. Every other slice may ask it who a caller is; it must not know any of them.
 
-pub mod administration;
-pub mod audit;
-pub mod caller;
-pub mod consents;
+pub(crate) mod administration;
+pub(crate) mod audit;
+pub(crate) mod caller;
+mod code;
+pub(crate) mod consents;
 mod device;
 mod email;
-pub mod email_change;
-pub mod http;
+pub(crate) mod email_change;
+pub(crate) mod http;
 mod letters;
-pub mod lockout;
-pub mod login;
-pub mod password;
+pub(crate) mod lockout;
+pub(crate) mod login;
+pub(crate) mod password;
 mod service;
-pub mod session;
-pub mod signup;
+pub(crate) mod session;
+pub(crate) mod signup;
 mod step_up;
-pub mod throttle;
-pub mod tokens;
-pub mod users;
+pub(crate) mod throttle;
+pub(crate) mod tokens;
+pub(crate) mod users;
 
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ pub use self::{
     email::Email,
     password::{HashError, Password, PasswordRules},
     service::{Auth, AuthError, StartError},
-    session::{Proof, SessionView},
+    session::SessionView,
     throttle::{Rate, ThrottleSettings},
     tokens::{Jwks, KeyState, Rotation, SigningKey, Tokens},
     users::{AgeAssurance, ProfileChange, Role, User},

@@ -2,7 +2,7 @@
 //! that neither is there without the other.
 
 mod reading;
-pub mod store;
+pub(crate) mod store;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};

@@ -1,7 +1,7 @@
 //! What people agreed to: versions of documents.
 
-pub mod http;
-pub mod store;
+pub(crate) mod http;
+pub(crate) mod store;
 
 use std::collections::HashSet;
 

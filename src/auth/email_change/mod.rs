@@ -1,35 +1,32 @@
 //! A change of the address: the new one is proven before it counts, and the old one can take it back for 72 hours.
 //! Why it is so: docs/adr/0017.
 
-pub mod http;
-pub mod store;
+pub(crate) mod http;
+pub(crate) mod store;
 mod undo;
 
-use std::time::Duration;
-
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
 use self::store::TriedChange;
 use super::{
-    Auth, AuthError, Caller, Email, User, audit::Action, letters, password, service::invalid_field, session,
-    signup, throttle::Throttle, users,
+    Auth, AuthError, Caller, Email, User,
+    audit::Action,
+    code::{CODE_TRIES, CODE_TTL, CodeFor},
+    letters, password,
+    service::invalid_field,
+    session, signup,
+    throttle::Throttle,
+    users,
 };
 use crate::platform::{
     client::Client,
     db,
     keyring::Service,
     mail::MAIL_JOB,
-    seal::{Place, Sealed, equal},
+    seal::{Place, Sealed},
     time,
 };
 
-/// How long a code is valid.
-const CODE_TTL: Duration = Duration::from_mins(10);
-/// How often one code may be tried.
-const TRIES: i64 = 5;
-/// Digits of a code.
-const CODE_LEN: usize = 8;
 /// The column that holds a new address.
 const COLUMN: &str = "email_change.email";
 
@@ -49,8 +46,7 @@ impl Auth {
         let now = self.now();
         let taken = self.is_taken(&email, caller.user_id).await?;
         let id = self.0.random.uuid(now);
-        let code = Zeroizing::new(self.0.random.eight_digits());
-        let code_mac = self.email_code_mac(id, &code)?;
+        let (code, code_mac) = self.new_code(CodeFor::EmailChange, id)?;
         let mail = if taken {
             letters::address_taken(email.address())
         } else {
@@ -66,7 +62,7 @@ impl Auth {
             .db
             .write(async move |c| {
                 session::hold(&c, caller, now).await?;
-                store::store_change(session_id, id, user_id, taken, &sealed, &code_mac, TRIES, until)
+                store::store_change(session_id, id, user_id, taken, &sealed, &code_mac, CODE_TRIES, until)
                     .exec(&c)
                     .await?;
                 mail.store(&c).await?;
@@ -96,8 +92,7 @@ impl Auth {
         let tried =
             self.0.db.write(async move |c| store::spend_try(session_id, user_id, now).opt(&c).await).await?;
         let tried = tried.ok_or(AuthError::InvalidCode)?;
-        let code = code.trim();
-        let right = code.len() == CODE_LEN && equal(&self.email_code_mac(tried.id, code)?, &tried.code_mac);
+        let right = self.is_code(CodeFor::EmailChange, tried.id, code, &tried.code_mac)?;
         if tried.decoy || !right {
             return Err(AuthError::InvalidCode);
         }
@@ -123,7 +118,7 @@ impl Auth {
         self.0
             .db
             .write(async move |c| {
-                // Addresses first, then the user's row: as everybody does who takes an address.
+                // Addresses first, then the user's row: as a sign-up does. Who goes back to an address holds it already.
                 let free = users::store::claim_address(&email_mac, user_id, now, now).exec(&c).await? > 0;
                 users::store::claim_address(&old_mac, user_id, now, undo.held_until).exec(&c).await?;
                 let switched = users::store::change_email(user_id, old.key(), email.address(), email.key());
@@ -159,11 +154,6 @@ impl Auth {
             })
             .await?;
         Ok([owner, holder].into_iter().flatten().any(|id| id != user_id))
-    }
-
-    fn email_code_mac(&self, change: Uuid, code: &str) -> Result<[u8; 32], AuthError> {
-        let key = self.0.keyring.service(Service::Hashes)?;
-        Ok(key.mac("e-mail code", &[change.as_bytes(), code.as_bytes()].concat()))
     }
 
     fn seal_address(&self, place: Place<'_>, email: &Email) -> Result<Sealed, AuthError> {

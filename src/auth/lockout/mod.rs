@@ -4,10 +4,12 @@
 //! signed in before included. An address that is nobody's is counted, too: so both cost the same work. A locked account
 //! answers the right password as it answers a wrong one.
 
-pub mod http;
-pub mod store;
+pub(crate) mod http;
+pub(crate) mod store;
 
-use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
+use jiff::Timestamp;
 use secrecy::SecretString;
 use uuid::Uuid;
 
@@ -22,15 +24,16 @@ use crate::platform::{
     db::{self, Conn},
     job::NewJob,
     mail::MAIL_JOB,
+    time,
     token::TokenKind,
 };
 
 /// Wrong passwords in a row that an account takes.
 const MAX_FAILURES: i64 = 100;
 /// How long a link to unlock is valid, and how long no other one is sent.
-const UNLOCK_TTL: SignedDuration = SignedDuration::from_hours(24);
+const UNLOCK_TTL: Duration = Duration::from_hours(24);
 /// How long the count of an address that is nobody's is kept.
-const NOBODY_TTL: SignedDuration = SignedDuration::from_hours(24);
+const NOBODY_TTL: Duration = Duration::from_hours(24);
 
 const TOKEN: TokenKind = TokenKind { name: "ul", id_len: 0 };
 
@@ -86,7 +89,7 @@ pub async fn unlock_user(conn: &Conn, user: Uuid, now: Timestamp) -> Result<(), 
 
 /// The time before which nobody's wrong passwords are forgotten.
 pub(super) fn forgotten_before(now: Timestamp) -> Timestamp {
-    now.saturating_sub(NOBODY_TTL).unwrap_or(now)
+    time::before(now, NOBODY_TTL)
 }
 
 impl Failure {
@@ -101,7 +104,7 @@ impl Failure {
         if failures == MAX_FAILURES && user.is_some() {
             self.locked.store(conn).await?;
         }
-        let before = self.now.saturating_sub(UNLOCK_TTL).unwrap_or(self.now);
+        let before = time::before(self.now, UNLOCK_TTL);
         let renewed = store::renew_unlock_link(key, &self.unlock_hash, self.now, before).exec(conn).await?;
         if renewed > 0 {
             self.mail.store(conn).await?;
@@ -144,7 +147,7 @@ impl Auth {
         let _ = self.admit(Throttle::Code, client).await?;
         let hash = TOKEN.read(token).ok_or(AuthError::InvalidCode)?.hash;
         let now = self.now();
-        let after = now.saturating_sub(UNLOCK_TTL).unwrap_or(now);
+        let after = time::before(now, UNLOCK_TTL);
         let event = self.audit(Action::AccountUnlocked, Some(client));
         self.0
             .db

@@ -1,8 +1,11 @@
 //! Login with a password, and showing it again.
 
-pub mod http;
+pub(crate) mod http;
 mod proof;
 mod reauthenticate;
+
+use secrecy::SecretString;
+use uuid::Uuid;
 
 use self::proof::{Attempt, Proof};
 pub use self::reauthenticate::FreshToken;
@@ -13,7 +16,6 @@ use super::{
     users,
 };
 use crate::platform::{client::Client, db::Conn, problem::Faults};
-use secrecy::SecretString;
 
 /// A login as it was sent.
 pub struct LoginForm {
@@ -37,12 +39,16 @@ pub struct SignedIn {
 
 /// A password that was the right one.
 pub(super) struct CheckedPassword {
-    /// Whose it is, and what it was compared with.
-    pub(super) proof: Proof,
+    proof: Proof,
     hash: String,
 }
 
 impl CheckedPassword {
+    /// Whose password it is.
+    pub(super) fn user_id(&self) -> Uuid {
+        self.proof.user_id
+    }
+
     /// Holds the user's row until the transaction ends, so that what the password opens does not happen beside a change of
     /// it, stores a hash that was made anew, and begins to count wrong passwords anew.
     ///
@@ -82,7 +88,7 @@ impl Auth {
         let known = self.known_device(form.device_cookie.as_deref(), &email)?;
         let event = self.audit(Action::LoggedIn, Some(client));
         let checked = self.check_password(event.clone(), &email, password, known.as_ref(), client).await?;
-        let id = checked.proof.user_id;
+        let id = checked.user_id();
         let device_cookie = self.remember_device(form.device_cookie.as_deref(), &email)?;
 
         let now = self.now();

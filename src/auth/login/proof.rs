@@ -1,5 +1,6 @@
 //! A password that shows who somebody is: for login, and for whatever asks again.
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
@@ -15,29 +16,28 @@ use crate::{
         db::{self, Conn},
     },
 };
-use jiff::Timestamp;
 
 /// A password that somebody shows.
-pub(in crate::auth) struct Attempt<'a> {
+pub(super) struct Attempt<'a> {
     /// The address of the account.
-    pub email: &'a Email,
+    pub(super) email: &'a Email,
     /// What they say the password is.
-    pub password: &'a Password,
+    pub(super) password: &'a Password,
     /// The device, if it has signed in to the account before.
-    pub device: Option<&'a KnownDevice>,
+    pub(super) device: Option<&'a KnownDevice>,
     /// What the audit says if it is wrong.
-    pub event: AuditEvent,
+    pub(super) event: AuditEvent,
 }
 
 /// The password was right.
 #[derive(Clone)]
-pub(in crate::auth) struct Proof {
+pub(super) struct Proof {
     /// Whose it is.
-    pub user_id: Uuid,
+    pub(super) user_id: Uuid,
     /// The hash that it was compared with.
-    pub stored: String,
+    pub(super) stored: String,
     /// Whether that should be made anew.
-    pub outdated: bool,
+    pub(super) outdated: bool,
     admission: Admission,
     now: Timestamp,
 }
@@ -49,7 +49,7 @@ impl Proof {
     /// # Errors
     ///
     /// [`AuthError::InvalidCredentials`] if the account was locked meanwhile.
-    pub(in crate::auth) async fn settle(&self, conn: &Conn) -> Result<(), AuthError> {
+    pub(super) async fn settle(&self, conn: &Conn) -> Result<(), AuthError> {
         lockout::forget_failures(conn, self.user_id, self.now).await?;
         Ok(self.admission.give_back(conn).await?)
     }
@@ -63,7 +63,7 @@ impl Auth {
     ///
     /// [`AuthError::Throttled`]; [`AuthError::InvalidCredentials`] for an unknown account, a wrong password, and any
     /// password of an account that is locked.
-    pub(in crate::auth) async fn prove_password(
+    pub(super) async fn prove_password(
         &self,
         attempt: Attempt<'_>,
         client: &Client,

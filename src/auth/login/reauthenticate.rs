@@ -39,7 +39,7 @@ impl Auth {
         let known = self.known_device(device_cookie, &email)?;
         let checked = self.check_password(event.clone(), &email, password, known.as_ref(), client).await?;
         // The address may have become somebody else's a moment ago.
-        if checked.proof.user_id != caller.user_id {
+        if checked.user_id() != caller.user_id {
             return Err(AuthError::InvalidCredentials);
         }
         let now = self.now();

@@ -56,7 +56,7 @@ impl Auth {
         let event = self.audit(Action::PasswordChanged, Some(client)).by_caller(caller);
         let shown = self.show_current(current, &email, event.clone(), device_cookie, client).await?;
         // The address may have become somebody else's a moment ago.
-        if shown.as_ref().is_some_and(|checked| checked.proof.user_id != user_id) {
+        if shown.as_ref().is_some_and(|checked| checked.user_id() != user_id) {
             return Err(AuthError::InvalidCredentials);
         }
         let hash = self.0.hasher.hash(new).await?;

@@ -3,10 +3,10 @@
 mod breach;
 mod change;
 mod hasher;
-pub mod http;
+pub(crate) mod http;
 mod reset;
 mod rules;
-pub mod store;
+pub(crate) mod store;
 
 pub use self::{
     breach::BreachCheck,

@@ -1,15 +1,17 @@
 //! Who is old enough, and what an address can come to. Why it is so: docs/adr/0013.
 
-use jiff::{SignedDuration, Timestamp, civil::Date};
+use std::time::Duration;
+
+use jiff::{Timestamp, civil::Date};
 
 use super::store::{self, PendingSignup};
 use crate::{
     auth::{ADULT_AGE, Auth, AuthError, Email, users},
-    platform::db,
+    platform::{db, time},
 };
 
 /// How long somebody who was too young is remembered.
-const REFUSAL_TTL: SignedDuration = SignedDuration::from_hours(30 * 24);
+const REFUSAL_TTL: Duration = Duration::from_hours(30 * 24);
 
 /// What a sign-up for an address can come to. All three answer alike.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,7 +67,7 @@ impl Auth {
         email_mac: [u8; 32],
         now: Timestamp,
     ) -> Result<(), AuthError> {
-        let until = now.saturating_add(REFUSAL_TTL).unwrap_or(Timestamp::MAX);
+        let until = time::after(now, REFUSAL_TTL);
         self.0.db.write(async move |c| store::remember_age_refusal(&email_mac, until).exec(&c).await).await?;
         Ok(())
     }

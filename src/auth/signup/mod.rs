@@ -5,9 +5,9 @@
 
 mod age;
 mod form;
-pub mod http;
+pub(crate) mod http;
 mod pending;
-pub mod store;
+pub(crate) mod store;
 mod verify;
 
 use std::time::Duration;
@@ -21,20 +21,22 @@ use self::{
     pending::Details,
     store::PendingSignup,
 };
-use super::{Auth, AuthError, service::invalid_field, throttle::Throttle};
+use super::{
+    Auth, AuthError,
+    code::{CODE_TRIES, CODE_TTL},
+    service::invalid_field,
+    throttle::Throttle,
+};
 use crate::platform::{client::Client, db, time, token::TokenKind};
 
 /// How long a pending sign-up lives.
 const SIGNUP_TTL: Duration = Duration::from_hours(1);
-/// How long one code is valid.
-const CODE_TTL: Duration = Duration::from_mins(10);
-/// How often one code may be tried.
-const TRIES: i64 = 5;
 /// How often a new code may be sent, and how long to wait before.
 const RESENDS: i64 = 5;
 const RESEND_AFTER: Duration = Duration::from_mins(1);
 
 const TOKEN: TokenKind = TokenKind { name: "su", id_len: 0 };
+
 /// What somebody who signs up is told, whoever it is.
 pub struct SignupStarted {
     /// The token of the pending sign-up.
@@ -90,7 +92,7 @@ impl Auth {
         let id = self.0.random.uuid(now);
         let (token, token_hash) = TOKEN.issue(&[], &*self.0.random);
         let sealed = self.seal_details(id, details)?;
-        let (code_mac, mail) = self.new_code(id, &details.email, standing)?;
+        let (code_mac, mail) = self.new_signup_code(id, &details.email, standing)?;
         let decoy = standing != Standing::New;
         self.0
             .db
@@ -103,7 +105,7 @@ impl Auth {
                     &sealed,
                     &code_mac,
                     time::after(now, CODE_TTL),
-                    TRIES,
+                    CODE_TRIES,
                     RESENDS,
                     time::after(now, RESEND_AFTER),
                     time::after(now, SIGNUP_TTL),
@@ -133,14 +135,14 @@ impl Auth {
         let email = details.email()?;
         let _ = self.admit(Throttle::Mail { to: &email }, client).await?;
         let standing = self.standing_of(&pending, &email, now).await?;
-        let (code_mac, mail) = self.new_code(pending.id, &details.email, standing)?;
+        let (code_mac, mail) = self.new_signup_code(pending.id, &details.email, standing)?;
         let renewed = self
             .0
             .db
             .write(async move |c| {
                 let (until, again) = (time::after(now, CODE_TTL), time::after(now, RESEND_AFTER));
                 let renewed =
-                    store::renew_code(&token_hash, &code_mac, until, TRIES, again, now).exec(&c).await?;
+                    store::renew_code(&token_hash, &code_mac, until, CODE_TRIES, again, now).exec(&c).await?;
                 if renewed > 0 {
                     mail.store(&c).await?;
                 }

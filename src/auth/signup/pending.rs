@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::age::Standing;
 use crate::{
-    auth::{Auth, AuthError, Consent, Email, letters},
+    auth::{Auth, AuthError, Consent, Email, code::CodeFor, letters},
     platform::{
         job::NewJob,
         keyring::Service,
@@ -38,24 +38,19 @@ impl Details {
 
 impl Auth {
     /// A code and the mail that carries it; for a decoy a code that nobody gets, and the mail that says why.
-    pub(super) fn new_code(
+    pub(super) fn new_signup_code(
         &self,
         signup: Uuid,
         to: &str,
         standing: Standing,
     ) -> Result<([u8; 32], NewJob), AuthError> {
-        let code = Zeroizing::new(self.0.random.eight_digits());
+        let (code, code_mac) = self.new_code(CodeFor::SignUp, signup)?;
         let mail: Mail = match standing {
             Standing::New => letters::signup_code(to, &code),
             Standing::Known => letters::already_registered(to),
             Standing::Refused => letters::signup_refused(to),
         };
-        Ok((self.code_mac(signup, &code)?, self.0.jobs.prepare(MAIL_JOB, &mail)?))
-    }
-
-    pub(super) fn code_mac(&self, signup: Uuid, code: &str) -> Result<[u8; 32], AuthError> {
-        let key = self.0.keyring.service(Service::Hashes)?;
-        Ok(key.mac("sign-up code", &[signup.as_bytes(), code.as_bytes()].concat()))
+        Ok((code_mac, self.0.jobs.prepare(MAIL_JOB, &mail)?))
     }
 
     pub(super) fn seal_details(&self, id: Uuid, details: &Details) -> Result<Sealed, AuthError> {

@@ -9,17 +9,11 @@ use super::{
 };
 use crate::{
     auth::{
-        AgeAssurance, Auth, AuthError, Consent, Device, Role, Tokens, User, audit::Action, consents,
-        throttle::Throttle, users,
+        AgeAssurance, Auth, AuthError, Consent, Device, Role, Tokens, User, audit::Action, code::CodeFor,
+        consents, throttle::Throttle, users,
     },
-    platform::{
-        client::Client,
-        seal::{Place, equal},
-    },
+    platform::{client::Client, seal::Place},
 };
-
-/// Digits of a code.
-const CODE_LEN: usize = 8;
 
 impl Auth {
     /// Ends a sign-up with the code from the mail. Only here does the user come to exist.
@@ -40,8 +34,7 @@ impl Auth {
         let now = self.now();
         let tried = self.0.db.write(async move |c| store::spend_try(&token_hash, now).opt(&c).await).await?;
         let tried = tried.ok_or(AuthError::InvalidCode)?;
-        let code = code.trim();
-        let right = code.len() == CODE_LEN && equal(&self.code_mac(tried.id, code)?, &tried.code_mac);
+        let right = self.is_code(CodeFor::SignUp, tried.id, code, &tried.code_mac)?;
         if tried.decoy || !right {
             return Err(AuthError::InvalidCode);
         }

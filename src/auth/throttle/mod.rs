@@ -6,7 +6,7 @@
 
 mod known_device;
 mod rate;
-pub mod store;
+pub(crate) mod store;
 
 use std::time::Duration;
 

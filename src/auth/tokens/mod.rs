@@ -1,10 +1,10 @@
 //! What a client gets when it signs in, and the keys that sign it.
 
 mod access_token;
-pub mod http;
+pub(crate) mod http;
 mod keys;
 mod rotation;
-pub mod store;
+pub(crate) mod store;
 mod verified;
 
 use std::time::Duration;
