@@ -2,4 +2,4 @@
 //!
 //! It answers from what the other slices know and keeps nothing of its own.
 
-pub mod http;
+pub(crate) mod http;

@@ -3,7 +3,7 @@
 //! It asks the other slices and keeps nothing of its own. Nobody's messages, titles, companions or birth dates are within
 //! its reach.
 
-pub mod http;
+pub(crate) mod http;
 
 use crate::{
     auth::{Administrator, Auth, AuthError, Caller, Role},

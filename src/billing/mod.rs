@@ -3,9 +3,9 @@
 //! Whether a message is paid for is decided here, from rows and the clock, once per message. This slice must not know
 //! what a message is.
 
-pub mod access;
+pub(crate) mod access;
 mod service;
-pub mod store;
+pub(crate) mod store;
 
 use jiff::Timestamp;
 use serde::Serialize;

@@ -6,19 +6,19 @@
 mod claim;
 mod companions;
 mod generation;
-pub mod http;
+pub(crate) mod http;
 mod message;
 mod prompt;
-pub mod provider;
-pub mod providers;
+pub(crate) mod provider;
+pub(crate) mod providers;
 mod relay;
 mod reply;
 mod send;
 mod service;
 mod settle;
-pub mod store;
+pub(crate) mod store;
 mod supervisor;
-pub mod ui_stream;
+pub(crate) mod ui_stream;
 mod upkeep;
 
 use std::{sync::Arc, time::Duration};

@@ -25,7 +25,7 @@ pub struct Encoder {
 
 impl Encoder {
     /// What comes first, before the provider has said anything.
-    pub fn start(&self, generation_id: &str, reply_id: &str) -> Bytes {
+    pub fn start(generation_id: &str, reply_id: &str) -> Bytes {
         frames(&[
             json!({"type": "start", "messageId": reply_id, "messageMetadata": {"generation_id": generation_id}}),
             json!({"type": "start-step"}),
@@ -140,7 +140,7 @@ mod tests {
                 [(0, &[][..]), (2, &["text-start", "text-delta", "text-delta", "text-end"])]
             {
                 let mut encoder = Encoder::default();
-                let mut bytes = encoder.start("g", "r").to_vec();
+                let mut bytes = Encoder::start("g", "r").to_vec();
                 (0..texts).for_each(|_| bytes.extend(encoder.text("hi")));
                 bytes.extend(end(&mut encoder));
                 let chunks = chunks(&bytes);

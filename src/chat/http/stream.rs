@@ -74,7 +74,7 @@ impl Reading {
             Place::Start => {
                 self.at = Place::Middle;
                 let generation_id = self.reply.generation_id.to_string();
-                return Some(self.encoder.start(&generation_id, &self.reply.message_id));
+                return Some(Encoder::start(&generation_id, &self.reply.message_id));
             }
             Place::Middle => {}
             Place::End => return None,

@@ -1,7 +1,7 @@
 //! A small companion that needs no vendor and no key: rules instead of a model.
 //!
 //! It answers in the voices of the companions that come with the program, streams at a human pace, and fails
-//! on request ([`TRIGGERS`]), so that a frontend developer can build every state. It must not know HTTP,
+//! on request ([`faults::Trigger`]), so that a frontend developer can build every state. It must not know HTTP,
 //! storage or settings, and it keeps nothing: all it remembers stands in the prompt.
 
 mod faults;
@@ -21,8 +21,6 @@ use futures_util::{StreamExt, stream};
 
 use self::pacing::{Step, Tempo};
 use crate::chat::provider::{ChatProvider, Model, Prompt, ProviderError, ReplyPart, ReplyStream, Speaker};
-
-pub use self::faults::TRIGGERS;
 
 /// What an operator can choose about the demo.
 #[derive(Clone, Debug)]

@@ -1,5 +1,5 @@
 //! The providers: codecs for the wires that vendors speak, and a companion that needs none.
 
-pub mod demo;
-pub mod openai;
-pub mod sse;
+pub(crate) mod demo;
+pub(crate) mod openai;
+pub(crate) mod sse;
