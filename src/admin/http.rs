@@ -1,8 +1,8 @@
-//! The routes of administration. Every handler takes an [`Operator`], which only an administrator becomes.
+//! The routes of administration. A handler reaches users through an [`Operator`] alone, which only an administrator becomes.
 
 use axum::{
     Json,
-    extract::{FromRequestParts, State},
+    extract::FromRequestParts,
     http::{StatusCode, request::Parts},
 };
 use serde::Deserialize;
@@ -49,15 +49,11 @@ impl FromRequestParts<Admin> for Operator {
 ), responses(
     (status = 200, description = "The user with this id or address, or nobody.", body = Page<ManagedUser>),
 ))]
-async fn find_users(
-    State(admin): State<Admin>,
-    _: Operator,
-    query: ApiQuery,
-) -> Result<Json<Page<ManagedUser>>, Problem> {
+async fn find_users(operator: Operator, query: ApiQuery) -> Result<Json<Page<ManagedUser>>, Problem> {
     let Some(query) = query.get("query") else {
         return Err(fault("/query", "missing", "An id or an e-mail address is needed."));
     };
-    let found = admin.auth.find_managed_user(query).await?;
+    let found = operator.find_user(query).await?;
     Ok(Json(Page { data: found.into_iter().collect(), next_cursor: None }))
 }
 
@@ -65,12 +61,8 @@ async fn find_users(
 #[utoipa::path(get, path = "/v1/admin/users/{id}", tag = "admin", params(("id" = Uuid, Path)), responses(
     (status = 200, description = "The user.", body = ManagedUser),
 ))]
-async fn user(
-    State(admin): State<Admin>,
-    _: Operator,
-    ApiPath(id): ApiPath<Uuid>,
-) -> Result<Json<ManagedUser>, Problem> {
-    Ok(Json(admin.auth.managed_user(id).await?))
+async fn user(operator: Operator, ApiPath(id): ApiPath<Uuid>) -> Result<Json<ManagedUser>, Problem> {
+    Ok(Json(operator.user(id).await?))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -93,37 +85,28 @@ struct SuspendBody {
     (status = 200, description = "The user, suspended.", body = ManagedUser),
 ))]
 async fn suspend(
-    State(admin): State<Admin>,
     operator: Operator,
     ApiPath(id): ApiPath<Uuid>,
     ApiJson(body): ApiJson<SuspendBody>,
 ) -> Result<Json<ManagedUser>, Problem> {
     let form = SuspensionForm { reason: body.reason, until: body.until };
-    Ok(Json(admin.auth.suspend(operator.administrator(), id, form).await?))
+    Ok(Json(operator.suspend(id, form).await?))
 }
 
 /// End a suspension
 #[utoipa::path(post, path = "/v1/admin/users/{id}/unsuspend", tag = "admin", params(("id" = Uuid, Path)), responses(
     (status = 200, description = "The user, not suspended.", body = ManagedUser),
 ))]
-async fn unsuspend(
-    State(admin): State<Admin>,
-    operator: Operator,
-    ApiPath(id): ApiPath<Uuid>,
-) -> Result<Json<ManagedUser>, Problem> {
-    Ok(Json(admin.auth.unsuspend(operator.administrator(), id).await?))
+async fn unsuspend(operator: Operator, ApiPath(id): ApiPath<Uuid>) -> Result<Json<ManagedUser>, Problem> {
+    Ok(Json(operator.unsuspend(id).await?))
 }
 
 /// End all sessions of a user
 #[utoipa::path(post, path = "/v1/admin/users/{id}/revoke-sessions", tag = "admin", params(("id" = Uuid, Path)), responses(
     (status = 204, description = "The user is signed out everywhere."),
 ))]
-async fn revoke_sessions(
-    State(admin): State<Admin>,
-    operator: Operator,
-    ApiPath(id): ApiPath<Uuid>,
-) -> Result<StatusCode, Problem> {
-    admin.auth.revoke_sessions(operator.administrator(), id).await?;
+async fn revoke_sessions(operator: Operator, ApiPath(id): ApiPath<Uuid>) -> Result<StatusCode, Problem> {
+    operator.revoke_sessions(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -141,12 +124,11 @@ struct RoleBody {
     (status = 200, description = "The user, changed.", body = ManagedUser),
 ))]
 async fn set_role(
-    State(admin): State<Admin>,
     operator: Operator,
     ApiPath(id): ApiPath<Uuid>,
     ApiJson(body): ApiJson<RoleBody>,
 ) -> Result<Json<ManagedUser>, Problem> {
-    Ok(Json(admin.auth.set_role(operator.administrator(), id, body.role).await?))
+    Ok(Json(operator.set_role(id, body.role).await?))
 }
 
 /// Read the audit
@@ -161,11 +143,7 @@ async fn set_role(
 ), responses(
     (status = 200, description = "A page of entries.", body = Page<AuditEntry>),
 ))]
-async fn audit(
-    State(admin): State<Admin>,
-    operator: Operator,
-    query: ApiQuery,
-) -> Result<Json<Page<AuditEntry>>, Problem> {
+async fn audit(operator: Operator, query: ApiQuery) -> Result<Json<Page<AuditEntry>>, Problem> {
     let filter = AuditFilter {
         subject: id(&query, "subject", "/subject")?,
         actor: id(&query, "actor", "/actor")?,
@@ -177,8 +155,7 @@ async fn audit(
             ),
         },
     };
-    let reader = operator.caller.user_id;
-    Ok(Json(admin.auth.audit_page(reader, filter, query.get("cursor"), query.limit()?).await?))
+    Ok(Json(operator.audit(filter, query.get("cursor"), query.limit()?).await?))
 }
 
 fn id(query: &ApiQuery, name: &str, pointer: &'static str) -> Result<Option<Uuid>, Problem> {

@@ -5,9 +5,13 @@
 
 pub(crate) mod http;
 
+use uuid::Uuid;
+
 use crate::{
-    auth::{Administrator, Auth, AuthError, Caller, Role},
-    platform::client::Client,
+    auth::{
+        Administrator, AuditEntry, AuditFilter, Auth, AuthError, Caller, ManagedUser, Role, SuspensionForm,
+    },
+    platform::{client::Client, page::Page},
 };
 
 /// Administration.
@@ -17,8 +21,9 @@ pub struct Admin {
     needs_second_factor: bool,
 }
 
-/// A caller who may administer. There is no other way to get one than [`Admin::admit`].
+/// A caller who may administer, and all that they may do. There is no other way to get one than [`Admin::admit`].
 pub struct Operator {
+    auth: Auth,
     caller: Caller,
     client: Client,
 }
@@ -52,11 +57,51 @@ impl Admin {
             return Err(AdminError::NoSecondFactor);
         }
         self.auth.require_fresh(caller)?;
-        Ok(Operator { caller, client })
+        Ok(Operator { auth: self.auth.clone(), caller, client })
     }
 }
 
 impl Operator {
+    /// The user with this id or address, exactly, if there is one.
+    pub async fn find_user(&self, query: &str) -> Result<Option<ManagedUser>, AuthError> {
+        self.auth.find_managed_user(query).await
+    }
+
+    /// A user.
+    pub async fn user(&self, id: Uuid) -> Result<ManagedUser, AuthError> {
+        self.auth.managed_user(id).await
+    }
+
+    /// Suspends a user; see [`Auth::suspend`].
+    pub async fn suspend(&self, id: Uuid, form: SuspensionForm) -> Result<ManagedUser, AuthError> {
+        self.auth.suspend(self.administrator(), id, form).await
+    }
+
+    /// Ends a suspension; see [`Auth::unsuspend`].
+    pub async fn unsuspend(&self, id: Uuid) -> Result<ManagedUser, AuthError> {
+        self.auth.unsuspend(self.administrator(), id).await
+    }
+
+    /// Ends all sessions of a user; see [`Auth::revoke_sessions`].
+    pub async fn revoke_sessions(&self, id: Uuid) -> Result<(), AuthError> {
+        self.auth.revoke_sessions(self.administrator(), id).await
+    }
+
+    /// Gives a user another role; see [`Auth::set_role`].
+    pub async fn set_role(&self, id: Uuid, role: Role) -> Result<ManagedUser, AuthError> {
+        self.auth.set_role(self.administrator(), id, role).await
+    }
+
+    /// A page of the audit; see [`Auth::audit_page`].
+    pub async fn audit(
+        &self,
+        filter: AuditFilter,
+        cursor: Option<&str>,
+        limit: i64,
+    ) -> Result<Page<AuditEntry>, AuthError> {
+        self.auth.audit_page(self.caller.user_id, filter, cursor, limit).await
+    }
+
     fn administrator(&self) -> Administrator<'_> {
         Administrator::Admin(self.caller, &self.client)
     }

@@ -2,8 +2,6 @@
 
 mod delivery;
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
@@ -71,19 +69,16 @@ impl From<Tokens> for TokensAnswer {
 
 impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
-        let waiting = |detail, seconds| {
-            Problem::new(Code::RateLimited, detail).retry_after(Duration::from_secs(seconds))
-        };
+        let waiting = |detail, wait| Problem::new(Code::RateLimited, detail).retry_after(wait);
         let (code, detail) = match error {
             AuthError::Invalid(errors) => return Problem::validation(errors),
             AuthError::NoSuchSession | AuthError::NoSuchUser => return Problem::not_found(),
-            AuthError::TooEarly { wait_s } => return waiting("A code was sent a moment ago.", wait_s),
-            AuthError::TooManyReplays { wait_s } => {
-                return waiting("The refresh token was exchanged too often in a few seconds.", wait_s);
+            AuthError::TooEarly { wait } => return waiting("A code was sent a moment ago.", wait),
+            AuthError::TooManyReplays { wait } => {
+                return waiting("The refresh token was exchanged too often in a few seconds.", wait);
             }
             AuthError::Throttled { wait } => {
-                let detail = "This was tried too often. Wait before the next try.";
-                return Problem::new(Code::RateLimited, detail).retry_after(wait);
+                return waiting("This was tried too often. Wait before the next try.", wait);
             }
             AuthError::Storage(error) | AuthError::Key(KeyError::Storage(error)) => {
                 return Problem::storage(error);

@@ -64,7 +64,7 @@ pub fn password_changed(to: &str) -> Mail {
     Letter {
         to,
         subject: "Your account",
-        opening: "Your password was changed. Devices that were signed in before have to sign in again.",
+        opening: "Your password was changed. All other devices have to sign in again.",
         code: None,
         link: None,
         closing: "If it was not you, ask for a new password at once, with “Forgot password” on the sign-in page.",
@@ -96,6 +96,33 @@ pub fn address_taken(to: &str) -> Mail {
         code: None,
         link: None,
         closing: "Sign in to that account instead. If it was not you, you need not do anything.",
+    }
+    .lay_out()
+}
+
+/// To an address that somebody wanted for their account and that another one has given up lately.
+pub fn address_held(to: &str) -> Mail {
+    Letter {
+        to,
+        subject: "Your request",
+        opening: "Somebody, probably you, asked to use this address for an account. Another account gave it up lately \
+                  and can take it back, so nothing was changed.",
+        code: None,
+        link: None,
+        closing: "That ends by itself after at most four days. If it was not you, you need not do anything.",
+    }
+    .lay_out()
+}
+
+/// To the address that was left by going back to the one before it.
+pub fn email_returned(to: &str) -> Mail {
+    Letter {
+        to,
+        subject: "Your account",
+        opening: "Your account uses again the e-mail address that it had before this one.",
+        code: None,
+        link: None,
+        closing: "If it was you, you need not do anything. If not, write to us.",
     }
     .lay_out()
 }

@@ -59,8 +59,8 @@ pub enum AuthError {
     /// Asked again too early.
     #[error("too early")]
     TooEarly {
-        /// How long to wait, in seconds.
-        wait_s: u64,
+        /// How long to wait.
+        wait: Duration,
     },
     /// Tried too often.
     #[error("tried too often")]
@@ -80,8 +80,8 @@ pub enum AuthError {
     /// A refresh token that was presented more often than any client does.
     #[error("the refresh token was presented too often")]
     TooManyReplays {
-        /// How long to wait, in seconds.
-        wait_s: u64,
+        /// How long to wait.
+        wait: Duration,
     },
     /// The sign-in is too long ago for this.
     #[error("the sign-in is too long ago")]

@@ -1,16 +1,28 @@
-//! Cookies of a request.
+//! Cookies: read from a request, set for a browser.
 
-use axum::http::{HeaderMap, header};
+use std::time::Duration;
 
-/// The first cookie of this name, however many headers there are. What cannot be read is not there.
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+use axum::http::{HeaderMap, HeaderValue, header};
+
+/// The cookies of this name, however many headers there are. One that is no text is not ours; one beside it may be.
+pub fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(header::COOKIE)
         .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.split_once('='))
-        .find_map(|(found, value)| (found.trim() == name).then(|| value.trim()))
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+        .filter_map(|pair| str::from_utf8(pair).ok()?.split_once('='))
+        .filter(move |(found, _)| found.trim() == name)
+        .map(|(_, value)| value.trim())
+}
+
+/// Sets a cookie that no script can read and that goes to this host alone, from pages of the same site. `None` if no header
+/// can carry the value.
+pub fn set_cookie(name: &str, value: &str, max_age: Duration) -> Option<HeaderValue> {
+    let seconds = max_age.as_secs();
+    let text = format!("{name}={value}; HttpOnly; Secure; SameSite=Strict; Path=/; Max-Age={seconds}");
+    let mut header = HeaderValue::from_str(&text).ok()?;
+    header.set_sensitive(true);
+    Some(header)
 }
 
 #[cfg(test)]
@@ -26,7 +38,7 @@ mod tests {
         for (name, value) in
             [("a", Some("1")), ("__Host-b", Some("x=y")), ("b", None), ("c", None), ("d", Some("2"))]
         {
-            assert_eq!(cookie(&headers, name), value, "{name}");
+            assert_eq!(cookies(&headers, name).next(), value, "{name}");
         }
     }
 }

@@ -35,10 +35,9 @@ pub fn before(time: Timestamp, duration: Duration) -> Timestamp {
     time.saturating_sub(duration).unwrap_or(Timestamp::MIN)
 }
 
-/// Whole seconds from `now` until `time`, rounded up; 0 once it has passed.
-pub fn seconds_until(time: Timestamp, now: Timestamp) -> u64 {
-    let left = time.as_microsecond().saturating_sub(now.as_microsecond());
-    u64::try_from(left).unwrap_or(0).div_ceil(1_000_000)
+/// How long it is from `now` until `time`; nothing once that has passed.
+pub fn until(time: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(time.duration_since(now)).unwrap_or_default()
 }
 
 /// The number of the UTC day, counted from 1970-01-01.

@@ -78,8 +78,7 @@ impl Auth {
         let id = match (Uuid::try_parse(query.trim()), Email::parse(query)) {
             (Ok(id), _) => Some(id),
             (Err(_), Ok(email)) => {
-                let found =
-                    self.0.db.read(async |c| users::store::find_credentials(email.key()).opt(&c).await);
+                let found = self.0.db.read(async |c| users::store::find_owner(email.key()).opt(&c).await);
                 found.await?.map(|row| row.id)
             }
             (Err(_), Err(_)) => None,

@@ -5,6 +5,7 @@ pub(crate) mod http;
 pub(crate) mod store;
 mod undo;
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use self::store::TriedChange;
@@ -30,6 +31,16 @@ use crate::platform::{
 /// The column that holds a new address.
 const COLUMN: &str = "email_change.email";
 
+/// Whether a user can have an address. All three answer alike.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Free,
+    /// It is somebody else's.
+    Taken,
+    /// Somebody else may take it back.
+    Held,
+}
+
 impl Auth {
     /// Sends a code to a new address. Nothing is changed yet.
     ///
@@ -44,13 +55,14 @@ impl Auth {
         let email = Email::parse(email).map_err(|invalid| invalid_field("/email", invalid))?;
         let _ = self.admit(Throttle::Mail { to: &email }, client).await?;
         let now = self.now();
-        let taken = self.is_taken(&email, caller.user_id).await?;
+        let standing = self.standing_for(&email, caller.user_id, now).await?;
+        let decoy = standing != Standing::Free;
         let id = self.0.random.uuid(now);
         let (code, code_mac) = self.new_code(CodeFor::EmailChange, id)?;
-        let mail = if taken {
-            letters::address_taken(email.address())
-        } else {
-            letters::email_code(email.address(), &code)
+        let mail = match standing {
+            Standing::Free => letters::email_code(email.address(), &code),
+            Standing::Taken => letters::address_taken(email.address()),
+            Standing::Held => letters::address_held(email.address()),
         };
         let mail = self.0.jobs.prepare(MAIL_JOB, &mail)?;
         let sealed = self.seal_address(Place::new(COLUMN, id.as_bytes()), &email)?;
@@ -62,7 +74,7 @@ impl Auth {
             .db
             .write(async move |c| {
                 session::hold(&c, caller, now).await?;
-                store::store_change(session_id, id, user_id, taken, &sealed, &code_mac, CODE_TRIES, until)
+                store::store_change(session_id, id, user_id, decoy, &sealed, &code_mac, CODE_TRIES, until)
                     .exec(&c)
                     .await?;
                 mail.store(&c).await?;
@@ -112,7 +124,7 @@ impl Auth {
         let user = self.user(user_id).await?;
         let old = Email::parse(&user.email).map_err(|_| AuthError::Stored("app_user.email"))?;
         let old_mac = self.address_mac(&old)?;
-        let undo = self.new_undo(&old, now)?;
+        let farewell = self.farewell(user_id, &old, &email, now).await?;
         let event = self.audit(Action::EmailChanged, Some(client)).by_caller(caller).about(user_id);
         let user = User { email: email.address().to_owned(), email_verified: true, ..user };
         self.0
@@ -120,7 +132,9 @@ impl Auth {
             .write(async move |c| {
                 // Addresses first, then the user's row: as a sign-up does. Who goes back to an address holds it already.
                 let free = users::store::claim_address(&email_mac, user_id, now, now).exec(&c).await? > 0;
-                users::store::claim_address(&old_mac, user_id, now, undo.held_until).exec(&c).await?;
+                users::store::claim_address(&old_mac, user_id, now, farewell.held_until(now))
+                    .exec(&c)
+                    .await?;
                 let switched = users::store::change_email(user_id, old.key(), email.address(), email.key());
                 if !free || switched.exec(&c).await? == 0 {
                     return Err(AuthError::InvalidCode);
@@ -129,9 +143,8 @@ impl Auth {
                 if store::take_change(session_id, user_id, tried.id).exec(&c).await? == 0 {
                     return Err(AuthError::InvalidCode);
                 }
-                undo.store(&c, user_id).await?;
-                store::remove_changes_of(user_id).exec(&c).await?;
-                password::store::remove_resets_of(user_id).exec(&c).await?;
+                farewell.store(&c, user_id).await?;
+                password::close_ways_around(&c, user_id).await?;
                 signup::store::make_decoys(&email_mac).exec(&c).await?;
                 event.store(&c).await?;
                 Ok(())
@@ -141,9 +154,14 @@ impl Auth {
         Ok(user)
     }
 
-    /// Whether an address belongs to somebody else, or is held for somebody else.
-    async fn is_taken(&self, email: &Email, user_id: Uuid) -> Result<bool, AuthError> {
-        let (now, email_mac) = (self.now(), self.address_mac(email)?);
+    /// Whether a user can have this address.
+    async fn standing_for(
+        &self,
+        email: &Email,
+        user_id: Uuid,
+        now: Timestamp,
+    ) -> Result<Standing, AuthError> {
+        let email_mac = self.address_mac(email)?;
         let (owner, holder) = self
             .0
             .db
@@ -153,7 +171,12 @@ impl Auth {
                 Ok::<_, db::Error>((owner.map(|owner| owner.id), holder))
             })
             .await?;
-        Ok([owner, holder].into_iter().flatten().any(|id| id != user_id))
+        let is_anothers = |id: Option<Uuid>| id.is_some_and(|id| id != user_id);
+        Ok(match (is_anothers(owner), is_anothers(holder)) {
+            (true, _) => Standing::Taken,
+            (false, true) => Standing::Held,
+            (false, false) => Standing::Free,
+        })
     }
 
     fn seal_address(&self, place: Place<'_>, email: &Email) -> Result<Sealed, AuthError> {

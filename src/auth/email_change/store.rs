@@ -44,9 +44,14 @@ queries! {
     fn take_undo(token_hash: [u8], user_id: Uuid, now: Timestamp) -> i64 =
         "DELETE FROM email_undo WHERE token_hash = $1 AND user_id = $2 AND expires_at > $3 RETURNING number";
 
-    /// Removes the ways back from changes after this one.
-    fn remove_later_undos(user_id: Uuid, number: i64) =
-        "DELETE FROM email_undo WHERE user_id = $1 AND number > $2";
+    /// The ways back that a user has, from the earliest change on.
+    fn undos_of(user_id: Uuid, now: Timestamp) -> OpenUndo =
+        "SELECT token_hash, number, email FROM email_undo WHERE user_id = $1 AND expires_at > $2
+          ORDER BY number LIMIT 100";
+
+    /// Removes the ways back from this change and from those after it.
+    fn remove_undos_from(user_id: Uuid, number: i64) =
+        "DELETE FROM email_undo WHERE user_id = $1 AND number >= $2";
 
     fn remove_expired_undos(now: Timestamp) =
         "DELETE FROM email_undo
@@ -67,6 +72,15 @@ record! {
     /// A way back to an address.
     pub struct UndoRow {
         pub(in crate::auth) user_id: Uuid,
+        pub(in crate::auth) email: Sealed,
+    }
+}
+
+record! {
+    /// A way back of a user.
+    pub struct OpenUndo {
+        pub(in crate::auth) token_hash: Vec<u8>,
+        pub(in crate::auth) number: i64,
         pub(in crate::auth) email: Sealed,
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::store;
+use super::store::{self, OpenUndo};
 use crate::{
     auth::{Auth, AuthError, Email, audit::Action, letters, password, session, throttle::Throttle, users},
     platform::{
@@ -46,8 +46,62 @@ impl NewUndo {
     }
 }
 
+/// What the address gets that a user leaves.
+pub(super) enum Farewell {
+    /// Nothing: the new one is another spelling of it.
+    Nothing,
+    /// A way back.
+    WayBack(NewUndo),
+    /// The user has gone back to an address that they left lately, as its way back would have them do. So the one that is
+    /// left gets none: it may be a thief's, and would outlive the owner's. It is told, and ways back from then on end.
+    Returned { number: i64, notice: NewJob },
+}
+
+impl Farewell {
+    /// Until when the address that is left is held for the user.
+    pub(super) fn held_until(&self, now: Timestamp) -> Timestamp {
+        match self {
+            Farewell::WayBack(undo) => undo.held_until,
+            Farewell::Nothing | Farewell::Returned { .. } => now,
+        }
+    }
+
+    /// Stores it. The transaction holds the user's row.
+    pub(super) async fn store(&self, conn: &Conn, user_id: Uuid) -> Result<(), db::Error> {
+        match self {
+            Farewell::Nothing => Ok(()),
+            Farewell::WayBack(undo) => undo.store(conn, user_id).await,
+            Farewell::Returned { number, notice } => {
+                store::remove_undos_from(user_id, *number).exec(conn).await?;
+                notice.store(conn).await
+            }
+        }
+    }
+}
+
 impl Auth {
-    pub(super) fn new_undo(&self, old: &Email, now: Timestamp) -> Result<NewUndo, AuthError> {
+    /// What `old` gets when its user changes to `new`.
+    pub(super) async fn farewell(
+        &self,
+        user_id: Uuid,
+        old: &Email,
+        new: &Email,
+        now: Timestamp,
+    ) -> Result<Farewell, AuthError> {
+        if old.key() == new.key() {
+            return Ok(Farewell::Nothing);
+        }
+        let undos = self.0.db.read(async |c| store::undos_of(user_id, now).all(&c).await).await?;
+        for OpenUndo { token_hash, number, email } in undos {
+            if self.open_address(COLUMN, &token_hash, &email)?.key() == new.key() {
+                let notice = self.0.jobs.prepare(MAIL_JOB, &letters::email_returned(old.address()))?;
+                return Ok(Farewell::Returned { number, notice });
+            }
+        }
+        Ok(Farewell::WayBack(self.new_undo(old, now)?))
+    }
+
+    fn new_undo(&self, old: &Email, now: Timestamp) -> Result<NewUndo, AuthError> {
         let (token, token_hash) = TOKEN.issue(&[], &*self.0.random);
         let mail = letters::email_changed(old.address(), &self.link("email-undo", &token));
         let expires_at = time::after(now, TTL);
@@ -93,9 +147,8 @@ impl Auth {
                 }
                 let number = store::take_undo(&token_hash, user_id, now).opt(&c).await?;
                 let number = number.ok_or(AuthError::InvalidCode)?;
-                store::remove_later_undos(user_id, number).exec(&c).await?;
-                store::remove_changes_of(user_id).exec(&c).await?;
-                password::store::remove_resets_of(user_id).exec(&c).await?;
+                store::remove_undos_from(user_id, number).exec(&c).await?;
+                password::close_ways_around(&c, user_id).await?;
                 session::store::end_sessions_of(user_id).exec(&c).await?;
                 for notice in &notices {
                     notice.store(&c).await?;

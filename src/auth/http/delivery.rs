@@ -18,7 +18,10 @@ use utoipa::ToSchema;
 use super::TokensAnswer;
 use crate::{
     auth::{Auth, Tokens},
-    platform::problem::{Code, Problem},
+    platform::{
+        cookie::{cookies, set_cookie},
+        problem::{Code, Problem},
+    },
 };
 
 /// The cookie's name. Browsers take a cookie of this prefix from this host alone, for all its paths, and by https or on
@@ -46,7 +49,9 @@ impl TokensReply {
     pub(in crate::auth) fn new(tokens: Tokens, delivery: TokenDelivery) -> TokensReply {
         let cookie = match delivery {
             TokenDelivery::Body => None,
-            TokenDelivery::Cookie => cookie(tokens.refresh_token.expose_secret(), tokens.refresh_expires_in),
+            TokenDelivery::Cookie => {
+                set_cookie(NAME, tokens.refresh_token.expose_secret(), tokens.refresh_expires_in)
+            }
         };
         let mut answer = TokensAnswer::from(tokens);
         if cookie.is_some() {
@@ -66,18 +71,9 @@ impl IntoResponse for TokensReply {
     }
 }
 
-/// `None` for a token that no header can carry; ours are letters, digits, `-` and `_`.
-fn cookie(token: &str, max_age: Duration) -> Option<HeaderValue> {
-    let seconds = max_age.as_secs();
-    let text = format!("{NAME}={token}; HttpOnly; Secure; SameSite=Strict; Path=/; Max-Age={seconds}");
-    let mut value = HeaderValue::from_str(&text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
 /// Makes a browser forget the cookie.
 pub(in crate::auth) fn no_cookie() -> Option<HeaderValue> {
-    cookie("", Duration::ZERO)
+    set_cookie(NAME, "", Duration::ZERO)
 }
 
 /// The page that a call comes from, as far as the browser tells.
@@ -161,18 +157,10 @@ impl RefreshCookie {
 }
 
 fn read_cookie(headers: &HeaderMap) -> Result<Option<SecretString>, Problem> {
-    let mut found = None;
-    for line in headers.get_all(header::COOKIE) {
-        // A cookie that is no text is not ours; one beside it may be.
-        let line = String::from_utf8_lossy(line.as_bytes());
-        for (name, value) in line.split(';').filter_map(|pair| pair.split_once('=')) {
-            if name.trim() != NAME || value.trim().is_empty() {
-                continue;
-            }
-            if found.replace(SecretString::from(value.trim())).is_some() {
-                return Err(Problem::new(Code::BadRequest, "The refresh cookie is there twice."));
-            }
-        }
+    let mut found = cookies(headers, NAME).filter(|value| !value.is_empty());
+    let token = found.next().map(SecretString::from);
+    if found.next().is_some() {
+        return Err(Problem::new(Code::BadRequest, "The refresh cookie is there twice."));
     }
-    Ok(found)
+    Ok(token)
 }

@@ -8,7 +8,7 @@ use crate::queries;
 queries! {
     fn find_failures(account: [u8]) -> i64 = "SELECT failures FROM password_failure WHERE account = $1";
 
-    /// Counts a wrong password and says the how manieth in a row it is.
+    /// Counts a wrong password and says how many there are in a row now.
     fn count_failure(account: [u8], user_id: Option<Uuid>, now: Timestamp) -> i64 =
         "INSERT INTO password_failure (account, user_id, failures, updated_at) VALUES ($1, $2, 1, $3)
          ON CONFLICT (account) DO UPDATE SET failures = password_failure.failures + 1, updated_at = $3

@@ -1,5 +1,7 @@
 //! The routes of login.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     extract::State,
@@ -17,13 +19,18 @@ use crate::{
         Auth, CurrentUser,
         http::{Page, TokenDelivery, TokensAnswer, TokensReply},
     },
-    platform::{client::Client, cookie::cookie, extract::ApiJson, problem::Problem},
+    platform::{
+        client::Client,
+        cookie::{cookies, set_cookie},
+        extract::ApiJson,
+        problem::Problem,
+    },
 };
 
 /// The cookie of a device that has signed in before.
 const DEVICE_COOKIE: &str = "__Host-dm_device";
-/// How long a browser is asked to keep it, in seconds: 400 days, the most that browsers do.
-const DEVICE_COOKIE_AGE: u32 = 34_560_000;
+/// How long a browser is asked to keep it: the most that browsers do.
+const DEVICE_COOKIE_AGE: Duration = Duration::from_hours(400 * 24);
 
 /// The routes.
 pub fn router() -> OpenApiRouter<Auth> {
@@ -65,7 +72,7 @@ async fn log_in(
     let form = LoginForm { email, password, device_name, device_cookie };
     let SignedIn { tokens, device_cookie } = auth.log_in(form, &client).await?;
     let mut response = TokensReply::new(tokens, token_delivery).into_response();
-    if let Ok(cookie) = device_cookie_header(&device_cookie).parse() {
+    if let Some(cookie) = set_cookie(DEVICE_COOKIE, &device_cookie, DEVICE_COOKIE_AGE) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
@@ -73,11 +80,7 @@ async fn log_in(
 
 /// What shows that the device of a call has signed in before.
 pub(in crate::auth) fn device_cookie(headers: &HeaderMap) -> Option<&str> {
-    cookie(headers, DEVICE_COOKIE)
-}
-
-fn device_cookie_header(value: &str) -> String {
-    format!("{DEVICE_COOKIE}={value}; Path=/; Max-Age={DEVICE_COOKIE_AGE}; HttpOnly; Secure; SameSite=Strict")
+    cookies(headers, DEVICE_COOKIE).next()
 }
 
 /// How somebody shows again who they are.

@@ -49,17 +49,17 @@ impl CheckedPassword {
         self.proof.user_id
     }
 
-    /// Holds the user's row until the transaction ends, so that what the password opens does not happen beside a change of
-    /// it, stores a hash that was made anew, and begins to count wrong passwords anew.
+    /// Accepts it in the transaction of what it opens: holds the user's row, so that none of that happens beside a change of
+    /// the password, stores a hash that was made anew, begins to count wrong passwords anew and refunds the throttles.
     ///
     /// # Errors
     ///
     /// [`AuthError::InvalidCredentials`] if the password is another one by now, or the account was locked.
-    pub(super) async fn hold(&self, conn: &Conn) -> Result<(), AuthError> {
+    pub(super) async fn accept(&self, conn: &Conn) -> Result<(), AuthError> {
         self.replace(conn, &self.hash).await
     }
 
-    /// As [`CheckedPassword::hold`], with another password's hash in place of this one's.
+    /// As [`CheckedPassword::accept`], with another password's hash in place of this one's.
     pub(super) async fn replace(&self, conn: &Conn, new_hash: &str) -> Result<(), AuthError> {
         let Proof { user_id, stored, .. } = &self.proof;
         match users::store::replace_password(*user_id, stored, new_hash).exec(conn).await? {
@@ -99,7 +99,7 @@ impl Auth {
             .0
             .db
             .write(async move |c| {
-                checked.hold(&c).await?;
+                checked.accept(&c).await?;
                 // After the statement above, which holds the user's row: no suspension comes between. The password was
                 // right all the same, and an operator wants to know of it.
                 if administration::store::find_suspension(id, now).opt(&c).await?.is_some() {
@@ -139,6 +139,11 @@ impl Auth {
         let renewed = if proof.outdated { self.renewed_hash(password).await } else { None };
         let hash = renewed.unwrap_or_else(|| proof.stored.clone());
         Ok(CheckedPassword { proof, hash })
+    }
+
+    /// Refunds what a right password took from the throttles, where what it was shown for came to nothing.
+    pub(super) async fn refund_password(&self, checked: &CheckedPassword) -> Result<(), AuthError> {
+        self.refund(checked.proof.admission.clone()).await
     }
 
     /// A hash with today's parameters and key. Nobody is kept out because it could not be made.

@@ -38,7 +38,7 @@ pub(super) struct Proof {
     pub(super) stored: String,
     /// Whether that should be made anew.
     pub(super) outdated: bool,
-    admission: Admission,
+    pub(super) admission: Admission,
     now: Timestamp,
 }
 
@@ -51,7 +51,7 @@ impl Proof {
     /// [`AuthError::InvalidCredentials`] if the account was locked meanwhile.
     pub(super) async fn settle(&self, conn: &Conn) -> Result<(), AuthError> {
         lockout::forget_failures(conn, self.user_id, self.now).await?;
-        Ok(self.admission.give_back(conn).await?)
+        Ok(self.admission.refund(conn).await?)
     }
 }
 
@@ -86,7 +86,7 @@ impl Auth {
         let verdict = match self.0.hasher.verify(password.clone(), stored.clone()).await {
             Err(HashError::Busy) => {
                 // Nothing was compared, so nothing was tried.
-                self.take_back(admission).await?;
+                self.refund(admission).await?;
                 return Err(HashError::Busy.into());
             }
             verdict => verdict?,

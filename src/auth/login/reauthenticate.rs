@@ -53,7 +53,7 @@ impl Auth {
         self.0
             .db
             .write(async move |c| {
-                checked.hold(&c).await?;
+                checked.accept(&c).await?;
                 session::hold(&c, caller, now).await?;
                 event.store(&c).await?;
                 Ok::<_, AuthError>(())

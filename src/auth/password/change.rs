@@ -10,7 +10,9 @@ use crate::{
         letters,
         login::CheckedPassword,
         service::invalid_field,
-        session, users,
+        session,
+        throttle::Throttle,
+        users,
     },
     platform::{
         client::Client,
@@ -50,16 +52,21 @@ impl Auth {
             return Err(invalid_field("/current_password", missing));
         }
         // Before the current one is compared: who looks for a good new one is not guessing.
-        self.check_new_password(&new, Some(&email))
-            .await
-            .map_err(|invalid| invalid_field("/new_password", invalid))?;
+        self.0.settings.password.check(&new, Some(&email)).map_err(not_accepted)?;
         let event = self.audit(Action::PasswordChanged, Some(client)).by_caller(caller);
         let shown = self.show_current(current, &email, event.clone(), device_cookie, client).await?;
         // The address may have become somebody else's a moment ago.
         if shown.as_ref().is_some_and(|checked| checked.user_id() != user_id) {
             return Err(AuthError::InvalidCredentials);
         }
-        let hash = self.0.hasher.hash(new).await?;
+        let hash = match (self.hash_new(new).await, &shown) {
+            (Ok(hash), _) => hash,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(checked)) => {
+                self.refund_password(checked).await?;
+                return Err(error);
+            }
+        };
         let notice = self.0.jobs.prepare(MAIL_JOB, &letters::password_changed(email.address()))?;
         let event = event.about(user_id);
         self.0
@@ -84,6 +91,12 @@ impl Auth {
         Ok(())
     }
 
+    /// Hashes a password that is not known from a breach. It comes after a throttle, because it may ask a service.
+    async fn hash_new(&self, new: Password) -> Result<String, AuthError> {
+        self.refuse_breached(&new).await.map_err(not_accepted)?;
+        Ok(self.0.hasher.hash(new).await?)
+    }
+
     /// Compares the current password, where there is one.
     async fn show_current(
         &self,
@@ -93,8 +106,15 @@ impl Auth {
         device_cookie: Option<&str>,
         client: &Client,
     ) -> Result<Option<CheckedPassword>, AuthError> {
-        let Some(current) = current else { return Ok(None) };
+        let Some(current) = current else {
+            let _ = self.admit(Throttle::Code, client).await?;
+            return Ok(None);
+        };
         let known = self.known_device(device_cookie, email)?;
         self.check_password(event, email, current, known.as_ref(), client).await.map(Some)
     }
+}
+
+fn not_accepted(invalid: Invalid) -> AuthError {
+    invalid_field("/new_password", invalid)
 }

@@ -4,6 +4,7 @@
 //! once, each thread keeps its memory between hashes, and who would wait too long is told to come back.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -162,8 +163,11 @@ fn work(jobs: &std::sync::Mutex<std::sync::mpsc::Receiver<Job>>, pepper: &Pepper
         // Nobody may be listening any more: the request was cancelled.
         match job.task {
             Task::Hash { salt, answer } if !answer.is_closed() => {
-                let result =
-                    if late { Err(HashError::Busy) } else { hash(&job.password, &salt, pepper, &mut memory) };
+                let result = if late {
+                    Err(HashError::Busy)
+                } else {
+                    guarded(&mut memory, |memory| hash(&job.password, &salt, pepper, memory))
+                };
                 count();
                 let _ = answer.send(result);
             }
@@ -171,7 +175,7 @@ fn work(jobs: &std::sync::Mutex<std::sync::mpsc::Receiver<Job>>, pepper: &Pepper
                 let result = if late {
                     Err(HashError::Busy)
                 } else {
-                    verify(&job.password, stored.as_deref(), pepper, &mut memory)
+                    guarded(&mut memory, |memory| verify(&job.password, stored.as_deref(), pepper, memory))
                 };
                 count();
                 let _ = answer.send(result);
@@ -179,6 +183,17 @@ fn work(jobs: &std::sync::Mutex<std::sync::mpsc::Receiver<Job>>, pepper: &Pepper
             Task::Hash { .. } | Task::Verify { .. } => {}
         }
     }
+}
+
+/// A panic fails its own job and no other: the thread may be the only one.
+fn guarded<T>(
+    memory: &mut Vec<Block>,
+    job: impl FnOnce(&mut Vec<Block>) -> Result<T, HashError>,
+) -> Result<T, HashError> {
+    catch_unwind(AssertUnwindSafe(|| job(memory))).unwrap_or_else(|_| {
+        tracing::error!("hashing a password panicked");
+        Err(HashError::Failed)
+    })
 }
 
 fn hash(

@@ -8,6 +8,7 @@ mod reset;
 mod rules;
 pub(crate) mod store;
 
+pub(in crate::auth) use self::reset::close_ways_around;
 pub use self::{
     breach::BreachCheck,
     hasher::{HashError, Hasher, Pepper},

@@ -108,8 +108,8 @@ impl Auth {
     }
 }
 
-/// After a new password was set: other ways to one are closed, and changes of the address that wait.
-pub(super) async fn close_ways_around(conn: &Conn, user_id: Uuid) -> Result<(), db::Error> {
+/// After a new password or address: links to a new password are closed, and changes of the address that wait.
+pub(in crate::auth) async fn close_ways_around(conn: &Conn, user_id: Uuid) -> Result<(), db::Error> {
     store::remove_resets_of(user_id).exec(conn).await?;
     email_change::store::remove_changes_of(user_id).exec(conn).await?;
     Ok(())

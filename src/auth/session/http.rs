@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
@@ -22,6 +22,7 @@ use crate::{
     platform::{
         client::Client,
         extract::{ApiPath, OptionalJson},
+        page::List,
         problem::{Code, Problem},
     },
 };
@@ -161,22 +162,17 @@ fn signed_out(sign_out: &SignOut) -> Response {
     response
 }
 
-#[derive(Serialize, ToSchema)]
-struct SessionList {
-    data: Vec<SessionView>,
-}
-
 /// The sessions of the user
 ///
 /// Newest first.
 #[utoipa::path(get, path = "/v1/sessions", tag = "auth", responses(
-    (status = 200, description = "The live sessions.", body = SessionList),
+    (status = 200, description = "The live sessions.", body = List<SessionView>),
 ))]
 async fn sessions(
     State(auth): State<Auth>,
     CurrentUser(caller): CurrentUser,
-) -> Result<Json<SessionList>, Problem> {
-    Ok(Json(SessionList { data: auth.sessions(caller).await? }))
+) -> Result<Json<List<SessionView>>, Problem> {
+    Ok(Json(List { data: auth.sessions(caller).await? }))
 }
 
 /// End a session of the user

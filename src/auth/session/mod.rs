@@ -21,6 +21,7 @@ use super::{
     audit::{Action, AuditEvent},
     letters,
     tokens::Claims,
+    users,
 };
 use crate::platform::{
     client::Client,
@@ -105,12 +106,13 @@ impl NewSession {
 }
 
 /// Holds the caller's session until the transaction ends, so that what it is used for does not happen after its end: a
-/// request that was let in may have waited long for its body. In a transaction it comes after the user's row.
+/// request that was let in may have waited long for its body. The user's row comes before it, as everywhere.
 ///
 /// # Errors
 ///
 /// [`AuthError::Unauthenticated`] if it is over.
 pub(super) async fn hold(conn: &Conn, caller: Caller, now: Timestamp) -> Result<(), AuthError> {
+    users::store::hold_user(caller.user_id).exec(conn).await?;
     let held = store::hold_session(caller.session_id, caller.user_id, now).opt(conn).await?;
     held.map(|_| ()).ok_or(AuthError::Unauthenticated)
 }
@@ -270,7 +272,7 @@ impl Auth {
             expires_in: self.0.settings.access_token_ttl,
             refresh_token,
             refresh_expires_at: row.idle_expires_at,
-            refresh_expires_in: Duration::from_secs(time::seconds_until(row.idle_expires_at, now)),
+            refresh_expires_in: time::until(row.idle_expires_at, now),
             user,
             session: view(row, true),
         })

@@ -46,8 +46,8 @@ enum Worth {
     Newest,
     /// It was exchanged a moment ago: by another tab, or the answer is lost.
     Replay,
-    /// It was exchanged a moment ago, and often since; in so many seconds it is worth something else.
-    Worn { wait_s: u64 },
+    /// It was exchanged a moment ago, and often since; after that time it is worth something else.
+    Worn { wait: Duration },
     /// It was exchanged, and nobody has ever shown to have its successor: the answer was lost.
     Unanswered,
     /// Its client has shown to have its successor, or one after that.
@@ -67,7 +67,7 @@ impl Worth {
                 if row.prev_replays < MAX_REPLAYS {
                     return Worth::Replay;
                 }
-                Worth::Worn { wait_s: time::seconds_until(time::after(used, WINDOW), now).max(1) }
+                Worth::Worn { wait: time::until(time::after(used, WINDOW), now) }
             }
             _ if row.seen_gen < row.token_gen => Worth::Unanswered,
             _ => Worth::Stolen,
@@ -95,7 +95,7 @@ impl Auth {
             let tokens = match Worth::of(&row, &presented.hash, now) {
                 Worth::Newest => self.rotate(&presented, token, row, user, now).await?,
                 Worth::Replay => self.replay(&presented, token, row, user, now).await?,
-                Worth::Worn { wait_s } => return Err(AuthError::TooManyReplays { wait_s }),
+                Worth::Worn { wait } => return Err(AuthError::TooManyReplays { wait }),
                 Worth::Unanswered => self.recover(&presented, token, row, user, client, now).await?,
                 Worth::Stolen => {
                     if self.end_stolen(&presented, &row, &user, client, now).await? {

@@ -36,7 +36,7 @@ impl Auth {
             .0
             .db
             .read(async |c| {
-                let known = users::store::find_credentials(email_key).opt(&c).await?;
+                let known = users::store::find_owner(email_key).opt(&c).await?;
                 let refused = store::find_age_refusal(&email_mac, now).opt(&c).await?;
                 let held = users::store::find_hold(&email_mac, now).opt(&c).await?;
                 Ok::<_, db::Error>((known.is_some(), refused.is_some() || held.is_some()))

@@ -152,7 +152,7 @@ impl Auth {
         if !renewed {
             // Somebody else asked at the same moment. What that left says how long to wait.
             self.resendable(token_hash, now).await?;
-            return Err(AuthError::TooEarly { wait_s: 1 });
+            return Err(AuthError::TooEarly { wait: Duration::from_secs(1) });
         }
         self.0.jobs.wake();
         Ok(RESEND_AFTER)
@@ -163,9 +163,9 @@ impl Auth {
         let pending =
             self.0.db.read(async |c| store::find_pending_signup(&token_hash, now).opt(&c).await).await?;
         let pending = pending.filter(|row| row.resends_left > 0).ok_or(AuthError::InvalidCode)?;
-        match time::seconds_until(pending.resend_at, now) {
-            0 => Ok(pending),
-            wait_s => Err(AuthError::TooEarly { wait_s }),
+        match time::until(pending.resend_at, now) {
+            Duration::ZERO => Ok(pending),
+            wait => Err(AuthError::TooEarly { wait }),
         }
     }
 }

@@ -73,11 +73,11 @@ struct Bucket {
     name: &'static str,
     key: [u8; 32],
     rate: Rate,
-    /// Whether success gives back what was taken.
-    returned: bool,
+    /// Whether success refunds what was taken.
+    refunded: bool,
 }
 
-/// What was taken, and what success gives back of it.
+/// What was taken, and what success refunds of it.
 #[must_use]
 #[derive(Clone)]
 pub(in crate::auth) struct Admission(Vec<([u8; 32], i64)>);
@@ -95,11 +95,11 @@ impl From<db::Error> for Refused {
 }
 
 impl Admission {
-    /// Gives back what the try took from the account's and the pair's bucket: only failures are counted there. The
+    /// Refunds what the try took from the account's and the pair's bucket: only failures are counted there. The
     /// address's token stays taken, because a success costs a hash, too.
-    pub(in crate::auth) async fn give_back(&self, conn: &Conn) -> Result<(), db::Error> {
+    pub(in crate::auth) async fn refund(&self, conn: &Conn) -> Result<(), db::Error> {
         for (key, interval) in &self.0 {
-            store::give_back(key, *interval).exec(conn).await?;
+            store::refund(key, *interval).exec(conn).await?;
         }
         Ok(())
     }
@@ -138,7 +138,7 @@ impl Auth {
             Ok(()) => Ok(Admission(
                 buckets
                     .iter()
-                    .filter(|bucket| bucket.returned)
+                    .filter(|bucket| bucket.refunded)
                     .map(|bucket| (bucket.key, bucket.rate.take(now).interval))
                     .collect(),
             )),
@@ -151,9 +151,9 @@ impl Auth {
         }
     }
 
-    /// Undoes a try that came to nothing through no fault of the caller's.
-    pub(in crate::auth) async fn take_back(&self, admission: Admission) -> Result<(), AuthError> {
-        Ok(self.0.db.write(async move |c| admission.give_back(&c).await).await?)
+    /// Refunds a try that came to nothing, but not because of what was tried.
+    pub(in crate::auth) async fn refund(&self, admission: Admission) -> Result<(), AuthError> {
+        Ok(self.0.db.write(async move |c| admission.refund(&c).await).await?)
     }
 
     /// Says how long to wait, if a bucket is empty.
@@ -196,8 +196,8 @@ impl Auth {
                 };
                 let by_pair = self.bucket("login_pair", rates.login_pair, &[address, account.as_bytes()]);
                 vec![
-                    Bucket { returned: true, ..by_account? },
-                    Bucket { returned: true, ..by_pair? },
+                    Bucket { refunded: true, ..by_account? },
+                    Bucket { refunded: true, ..by_pair? },
                     self.bucket("login_address", rates.login_address, &[address])?,
                 ]
             }
@@ -225,6 +225,6 @@ impl Auth {
         // The name ends with a byte that is in no name, and a network address has a length of its own.
         let data = [name.as_bytes(), &[0], &about.concat()].concat();
         let key = self.0.keyring.service(Service::Hashes)?.mac("throttle", &data);
-        Ok(Bucket { name, key, rate, returned: false })
+        Ok(Bucket { name, key, rate, refunded: false })
     }
 }

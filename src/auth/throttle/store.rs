@@ -13,8 +13,8 @@ queries! {
           WHERE throttle.full_at <= $5
          RETURNING full_at";
 
-    /// Gives back what one token is worth.
-    fn give_back(key: [u8], interval: i64) = "UPDATE throttle SET full_at = full_at - $2 WHERE key = $1";
+    /// Puts back what one token is worth.
+    fn refund(key: [u8], interval: i64) = "UPDATE throttle SET full_at = full_at - $2 WHERE key = $1";
 
     fn find_bucket(key: [u8]) -> i64 = "SELECT full_at FROM throttle WHERE key = $1";
 

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::store::SigningKeyRow;
 use crate::platform::{
     db::Error,
+    digest::sha256,
     random::Random,
     seal::{DataKey, DoesNotOpen, Place, Sealed},
 };
@@ -212,8 +213,7 @@ fn private_key_place(kid: &str) -> Place<'_> {
 fn thumbprint(public_key: &[u8]) -> String {
     let x = BASE64_URL_SAFE_NO_PAD.encode(public_key);
     let members = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, members.as_bytes());
-    BASE64_URL_SAFE_NO_PAD.encode(digest.as_ref())
+    BASE64_URL_SAFE_NO_PAD.encode(sha256(members.as_bytes()))
 }
 
 #[cfg(test)]

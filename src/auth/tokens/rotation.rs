@@ -109,7 +109,7 @@ impl Auth {
                 let newest = store::newest_signing_key_number().opt(&c).await?.unwrap_or(0);
                 let number = newest.saturating_add(1);
                 if store::add_signing_key(number, kid, public, private, now, now).exec(&c).await? == 0 {
-                    // Another instance took the number since this transaction began: it runs again, after that one.
+                    // No other one can have taken the number: the database makes one of two such transactions run again.
                     return Err(db::Error::Conflict);
                 }
                 store::revoke_signing_keys_before(number, now, retires_at).exec(&c).await?;

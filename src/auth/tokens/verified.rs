@@ -9,9 +9,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use aws_lc_rs::digest::{SHA256, digest};
-
 use super::Claims;
+use crate::platform::digest::sha256;
 
 /// How many tokens are remembered at most.
 const MOST: usize = 4096;
@@ -83,11 +82,7 @@ impl VerifiedTokens {
 }
 
 fn hash(token: &str) -> Key {
-    let mut key = [0; 32];
-    for (byte, from) in key.iter_mut().zip(digest(&SHA256, token.as_bytes()).as_ref()) {
-        *byte = *from;
-    }
-    key
+    sha256(token.as_bytes())
 }
 
 #[cfg(test)]

@@ -34,6 +34,9 @@ queries! {
     /// How somebody signs in.
     fn find_sign_in(id: Uuid) -> SignIn = "SELECT email, password_hash FROM app_user WHERE id = $1";
 
+    /// Holds the user's row until the transaction ends.
+    fn hold_user(id: Uuid) = "UPDATE app_user SET role = role WHERE id = $1";
+
     /// Holds the user's row until the transaction ends, as long as the address is theirs.
     fn hold_owner(id: Uuid, email_key: str) =
         "UPDATE app_user SET email_key = email_key WHERE id = $1 AND email_key = $2";

@@ -99,3 +99,29 @@ async fn nobody_is_asked_unless_the_operator_wants_it() {
     body["password"] = json!(BREACHED);
     t.post("/v1/auth/signup", body).await.status(202);
 }
+
+/// Whoever has a session could otherwise keep the service busy, and what is busy lets everything through.
+#[tokio::test]
+async fn a_wrong_current_password_asks_nothing_and_a_bad_new_one_costs_no_try() {
+    let service = service().await;
+    let pair =
+        [("DM__AUTH__THROTTLE__LOGIN_PAIR__BURST", "5"), ("DM__AUTH__THROTTLE__LOGIN_PAIR__EVERY", "1m")];
+    let t = TestApp::with(&[&pair[..], &[("DM__AUTH__BREACH_CHECK_URL", &service.url)]].concat()).await;
+    t.clock.stop();
+    let ann = t.sign_up("ann@example.com").await;
+    let asked = service.received().len();
+    let change = |current: &str, new: &str| json!({"current_password": current, "new_password": new});
+    ann.post(&t, "/v1/me/password", change(BREACHED, BREACHED)).await.problem(401, "invalid_credentials");
+    assert_eq!(service.received().len(), asked);
+    for _ in 0..5 {
+        ann.post(&t, "/v1/me/password", change(PASSWORD, BREACHED))
+            .await
+            .invalid("/new_password", "breached");
+    }
+    assert_eq!(service.received().len(), asked + 5);
+    // The pair of account and address has five tries; only the wrong password took one.
+    for _ in 0..4 {
+        ann.post(&t, "/v1/me/password", change(BREACHED, BREACHED)).await.problem(401, "invalid_credentials");
+    }
+    ann.post(&t, "/v1/me/password", change(BREACHED, BREACHED)).await.problem(429, "rate_limited");
+}
