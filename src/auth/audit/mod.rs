@@ -31,13 +31,13 @@ pub enum Action {
     LoggedOut,
     /// Somebody ended all their sessions.
     LoggedOutEverywhere,
-    /// Somebody ended another session of theirs.
+    /// Somebody ended a session of theirs by its id.
     SessionEnded,
     /// A session ended because there were too many.
     SessionEvicted,
     /// A client that had lost an answer refreshed again.
     RefreshRecovered,
-    /// A refresh token was used that only a thief can hold.
+    /// A refresh token was used after its successor: by a thief, or by tabs that do not share one.
     RefreshReused,
     /// Somebody showed again who they are.
     Reauthenticated,
@@ -67,7 +67,7 @@ pub enum Action {
     SessionsRevoked,
     /// An operator changed what a user may do.
     RoleChanged,
-    /// A new key signs access tokens.
+    /// A new key signs access tokens, or was announced to do so.
     SigningKeyRotated,
 }
 

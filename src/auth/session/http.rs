@@ -52,7 +52,7 @@ struct RefreshBody {
 /// Exchange a refresh token
 ///
 /// Each refresh token is exchanged for the next one. For ten seconds the same call gets the same answer, so that two tabs
-/// or a lost answer do no harm; a token that was exchanged longer ago ends the session.
+/// or a lost answer do no harm; a token that was exchanged longer ago ends the session, unless the answer to it was lost.
 #[utoipa::path(post, path = "/v1/auth/refresh", tag = "auth", request_body = Option<RefreshBody>, responses(
     (status = 200, description = "The next tokens.", body = TokensAnswer),
 ))]

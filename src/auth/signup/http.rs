@@ -51,7 +51,7 @@ struct SignupAnswer {
 ///
 /// Sends a code by mail. The answer is the same whether or not the address has an account.
 #[utoipa::path(post, path = "/v1/auth/signup", tag = "auth", request_body = SignupBody, responses(
-    (status = 202, description = "A code is on its way, or a mail that says that there is an account.", body = SignupAnswer),
+    (status = 202, description = "A code is on its way, or a mail that says why there is none.", body = SignupAnswer),
 ))]
 async fn sign_up(
     State(auth): State<Auth>,

@@ -81,7 +81,7 @@ codes! {
         "Show the documents of `GET /v1/policies` that are `required`, then send `POST /v1/me/consents`.";
     /// The user was suspended.
     AccountSuspended = "account_suspended", FORBIDDEN, "The account is suspended",
-        "Tell the person to write to the operator. There is nothing to retry.";
+        "Tell the person to write to the operator. Some suspensions end by themselves.";
     /// Too young, or refused for that lately.
     AgeRestricted = "age_restricted", FORBIDDEN, "This service is for adults", "There is nothing to retry.";
     /// No such thing, or not the caller's.
