@@ -5,6 +5,7 @@
 
 mod claim;
 mod companions;
+mod context;
 mod generation;
 pub(crate) mod http;
 mod message;
