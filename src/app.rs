@@ -15,7 +15,7 @@ use crate::{
     billing::Billing,
     chat,
     chat::{
-        Chat, NamedProvider,
+        Chat, NamedProvider, SharedReplyFilter,
         providers::{demo::Demo, openai::OpenAi},
     },
     config::{Config, MailSettings, ProviderKind},
@@ -64,6 +64,8 @@ pub struct World {
     pub random: SharedRandom,
     /// Background tasks.
     pub tasks: Tasks,
+    /// Who judges replies.
+    pub reply_filter: SharedReplyFilter,
 }
 
 /// What commands need of the program: identity, over an open database.
@@ -159,6 +161,7 @@ async fn build(config: &Config, world: &World, instance: Instance, db: &Db) -> R
         billing: billing.clone(),
         companions: config.companions.clone(),
         route: providers(config)?,
+        filter: Arc::clone(&world.reply_filter),
         settings: config.chat.clone(),
         instance: instance.id(),
     });

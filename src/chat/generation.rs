@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{ChatError, Outcome};
+use super::{ChatError, Outcome, ReplyFilter};
 
 /// The longest reply, in bytes. What a provider sends beyond is cut.
 pub const MAX_REPLY: usize = 64 * 1024;
@@ -53,6 +53,12 @@ impl Generation {
             readers: watch::Sender::new(0),
             stop: CancellationToken::new(),
         })
+    }
+
+    /// Whether a filter lets more text in. Only one task adds text, so nothing comes between the answer and
+    /// [`Generation::push`].
+    pub fn is_allowed(&self, text: &str, filter: &dyn ReplyFilter) -> bool {
+        filter.allows(&self.state.borrow().text, text)
     }
 
     /// Adds text; `false` when the reply is as long as it may get, and the rest was cut.

@@ -6,6 +6,7 @@
 mod claim;
 mod companions;
 mod context;
+mod filter;
 mod generation;
 pub(crate) mod http;
 mod message;
@@ -33,6 +34,7 @@ use crate::{platform::time, text_column};
 use self::provider::{ChatProvider, FinishReason};
 pub use self::{
     companions::{Companion, CompanionCard, Companions},
+    filter::{AllowAll, ReplyFilter, SharedReplyFilter},
     service::{Chat, ChatError, PURGE_JOB, Start},
 };
 
@@ -133,7 +135,7 @@ pub enum Failure {
     Busy,
     /// A time limit passed.
     TooSlow,
-    /// The provider would not answer this.
+    /// The provider would not answer this; or our own filter stopped it, and then the finish reason says so.
     Declined,
     /// The program ended, or nobody listened any more.
     BrokenOff,
@@ -190,7 +192,7 @@ pub struct Conversation {
 pub struct Outcome {
     /// How it is stored.
     pub status: MessageStatus,
-    /// Why it ended, where it ended by itself.
+    /// Why it ended, where it ended by itself or our own filter stopped it.
     pub finish: Option<FinishReason>,
     /// What went wrong, where something did.
     pub failure: Option<Failure>,

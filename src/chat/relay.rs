@@ -86,6 +86,9 @@ impl Chat {
                             .record(started.elapsed());
                     }
                     has_begun = true;
+                    if !task.generation.is_allowed(text, &*self.parts().filter) {
+                        return Ending::Refused;
+                    }
                     if !task.generation.push(text) {
                         return Ending::Finished(FinishReason::Length);
                     }

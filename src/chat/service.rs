@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    ChatSettings, Companion, Companions, Conversation, MessageRole, NamedProvider,
+    ChatSettings, Companion, Companions, Conversation, MessageRole, NamedProvider, SharedReplyFilter,
     generation::Live,
     message::{Metadata, UiMessage},
     store::{self, ConversationRow, MessageRow},
@@ -124,6 +124,8 @@ pub struct Start {
     pub companions: Companions,
     /// Who answers, in the order in which they are tried.
     pub route: Vec<NamedProvider>,
+    /// Who sees a reply before anybody else does.
+    pub filter: SharedReplyFilter,
     /// The operator's decisions.
     pub settings: ChatSettings,
     /// This instance's id, the same after a restart.

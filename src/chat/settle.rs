@@ -273,6 +273,10 @@ impl Verdict {
             Ending::Finished(FinishReason::ContentFilter) => failed(Failure::Declined),
             Ending::Finished(_) => failed(Failure::Failed),
             Ending::Failed(error) => failed(failure_of(error)),
+            Ending::Refused => {
+                let (status, _, failure) = failed(Failure::Declined);
+                (status, Some(FinishReason::ContentFilter), failure)
+            }
             Ending::Fault => failed(Failure::Fault),
             Ending::Deserted | Ending::Drained | Ending::Lost => failed(Failure::BrokenOff),
             Ending::Stopped => (MessageStatus::Stopped, None, None),
@@ -366,6 +370,7 @@ mod tests {
                 Failed,
                 Some(Failure::TooSlow),
             ),
+            (Ending::Refused, Interrupted, Failed, Some(Failure::Declined)),
             (Ending::Deserted, Interrupted, Failed, Some(Failure::BrokenOff)),
             (Ending::Drained, Interrupted, Failed, Some(Failure::BrokenOff)),
             (Ending::Stopped, Stopped, Stopped, None),

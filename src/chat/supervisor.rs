@@ -63,6 +63,8 @@ pub enum Ending {
     Failed(ProviderError),
     /// We could not read what was said before, or we panicked.
     Fault,
+    /// Our own filter did not let it go on.
+    Refused,
     /// On request.
     Stopped,
     /// Nobody listened.

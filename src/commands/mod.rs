@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     app::{self, World},
+    chat::AllowAll,
     config::{Config, Fault, Profile, Sources},
     platform::{
         clock::SystemClock,
@@ -108,7 +109,12 @@ fn try_run(cli: &Cli, env: Vec<(OsString, OsString)>) -> Result<(), Failure> {
 
 /// The machine's clock and randomness.
 fn real_world() -> World {
-    World { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), tasks: Tasks::default() }
+    World {
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+        tasks: Tasks::default(),
+        reply_filter: Arc::new(AllowAll),
+    }
 }
 
 fn sources(cli: &Cli, env: Vec<(OsString, OsString)>) -> Result<Sources, Failure> {

@@ -16,6 +16,7 @@ use super::super::{
     Failure, MessageRole, MessageStatus, Outcome, Usage,
     generation::Event,
     message::UiMessage,
+    provider::FinishReason,
     reply::Reply,
     service::metadata,
     ui_stream::{Encoder, KEEP_ALIVE, PROTOCOL_HEADER},
@@ -145,6 +146,9 @@ fn answer(id: String, text: String, outcome: Outcome, is_stored: bool) -> Result
 /// what our own rules say.
 fn problem(outcome: &Outcome) -> Problem {
     let (code, detail) = match outcome.failure.unwrap_or(Failure::Fault) {
+        Failure::Declined if outcome.finish == Some(FinishReason::ContentFilter) => {
+            (Code::ContentRefused, "The companion cannot say this.")
+        }
         Failure::Failed => (Code::ProviderFailed, "The companion could not finish the answer."),
         Failure::Busy => (Code::ProviderUnavailable, "The companion is busy at the moment."),
         Failure::TooSlow => (Code::ProviderTimeout, "The companion took too long."),

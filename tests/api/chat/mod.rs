@@ -2,6 +2,7 @@
 
 mod context;
 mod conversations;
+mod filter;
 mod generations;
 mod listening;
 mod openai;

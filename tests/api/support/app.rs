@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use digitalmistress::{
     app::{App, World},
     auth::{Administrator, Role},
-    chat::Intervals,
+    chat::{AllowAll, Intervals, SharedReplyFilter},
     config::{Config, Profile, Sources},
     jobs::Background,
     platform::{
@@ -39,7 +39,20 @@ pub struct TestApp {
     data_dir: Option<DataDir>,
     tasks: Tasks,
     settings: Vec<(String, String)>,
-    intervals: Intervals,
+    seams: Seams,
+}
+
+/// What is chosen by the program and not by an operator.
+#[derive(Clone)]
+pub struct Seams {
+    pub intervals: Intervals,
+    pub reply_filter: SharedReplyFilter,
+}
+
+impl Default for Seams {
+    fn default() -> Self {
+        Seams { intervals: Intervals::default(), reply_filter: Arc::new(AllowAll) }
+    }
 }
 
 /// Somebody with a session.
@@ -59,20 +72,25 @@ impl TestApp {
     /// With settings as an operator would give them, such as `("DM__CHAT__LEASE", "1s")`.
     pub async fn with(settings: &[(&str, &str)]) -> TestApp {
         let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Self::on(Arc::new(TestDatabase::new().await), Arc::default(), settings, Intervals::default(), 1).await
+        Self::on(Arc::new(TestDatabase::new().await), Arc::default(), settings, Seams::default(), 1).await
     }
 
     /// The same, with what happens now and then happening more often.
     pub async fn hurried(settings: &[(&str, &str)], intervals: Intervals) -> TestApp {
+        Self::with_seams(settings, Seams { intervals, ..Seams::default() }).await
+    }
+
+    /// With what only a program can choose.
+    pub async fn with_seams(settings: &[(&str, &str)], seams: Seams) -> TestApp {
         let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Self::on(Arc::new(TestDatabase::new().await), Arc::default(), settings, intervals, 1).await
+        Self::on(Arc::new(TestDatabase::new().await), Arc::default(), settings, seams, 1).await
     }
 
     async fn on(
         database: Arc<TestDatabase>,
         clock: Arc<TestClock>,
         settings: Vec<(String, String)>,
-        intervals: Intervals,
+        seams: Seams,
         instance: u128,
     ) -> TestApp {
         let key_file = database.dir.path().join("data/master.key");
@@ -93,10 +111,15 @@ impl TestApp {
         let sources = Sources { profile: Profile::Development, file: None, env };
         let mut config = Config::load(&sources).unwrap_or_else(|faults| panic!("{faults:?}"));
         config.master_keys = Some(development_master_key(&key_file, &SystemRandom).unwrap());
-        config.chat.intervals = intervals;
+        config.chat.intervals = seams.intervals;
 
         let tasks = Tasks::default();
-        let world = World { clock: clock.clone(), random: Arc::new(SystemRandom), tasks: tasks.clone() };
+        let world = World {
+            clock: clock.clone(),
+            random: Arc::new(SystemRandom),
+            tasks: tasks.clone(),
+            reply_filter: seams.reply_filter.clone(),
+        };
         // A known name, so that tests can forge what this instance has left behind.
         std::fs::create_dir_all(&data_dir).unwrap();
         std::fs::write(data_dir.join("instance"), Uuid::from_u128(instance).to_string()).unwrap();
@@ -120,13 +143,14 @@ impl TestApp {
             data_dir: Some(data_dir),
             tasks,
             settings,
-            intervals,
+            seams,
         }
     }
 
     /// Another instance on the same data, with the same clock.
     pub async fn beside(&self) -> TestApp {
-        Self::on(self.database.clone(), self.clock.clone(), self.settings.clone(), self.intervals, 2).await
+        Self::on(self.database.clone(), self.clock.clone(), self.settings.clone(), self.seams.clone(), 2)
+            .await
     }
 
     /// Ends the program in order and starts it again on the same data.
@@ -134,7 +158,8 @@ impl TestApp {
         self.shut_down().await;
         self.db.close().await.unwrap();
         self.data_dir = None;
-        Self::on(self.database.clone(), self.clock.clone(), self.settings.clone(), self.intervals, 1).await
+        Self::on(self.database.clone(), self.clock.clone(), self.settings.clone(), self.seams.clone(), 1)
+            .await
     }
 
     /// As [`TestApp::restart`], with settings changed.
