@@ -29,6 +29,7 @@ deny:
 
 bench:
 	cargo bench $(CARGO_FLAGS) --bench performance
+	cargo bench $(CARGO_FLAGS) --bench streams
 	cargo bench $(CARGO_FLAGS) --bench identity
 
 soak:

@@ -17,9 +17,10 @@
 )]
 #![allow(clippy::print_stdout, missing_docs)]
 
+mod support;
+
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    path::Path,
+    io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -35,7 +36,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-const PASSWORD: &str = "seven quiet lanterns at dusk";
+use self::support::{PASSWORD, Server, cpu_seconds, machine, ms, quantile};
+
 const WRONG: &str = "eight quiet lanterns at dawn";
 /// Samples of each state of an account.
 const SAMPLES: usize = 200;
@@ -57,11 +59,11 @@ fn main() {
         return;
     }
     let dir = tempfile::tempdir_in(".").unwrap();
-    println!("machine: {} cores, {}", std::thread::available_parallelism().unwrap(), cpu());
+    println!("machine: {}", machine());
     runtime.block_on(async {
         let origin = Instant::now();
         let upstream = upstream(origin).await;
-        let server = Server::start(dir.path(), &upstream).await;
+        let server = Server::start(&dir.path().join("server"), &upstream, &[]);
         for email in ["ann@example.com", "locked@example.com", "suspended@example.com", "reader@example.com"]
         {
             server.create_user(email);
@@ -69,7 +71,7 @@ fn main() {
         server.command_line(&["user", "suspend", "suspended@example.com", "--reason", "a bench"], "");
         let client = reqwest::Client::new();
         // Somebody else: the many sign-ins below end the oldest sessions of theirs.
-        let token = log_in(&client, &server, "reader@example.com").await;
+        let token = server.log_in(&client, "reader@example.com").await;
         states(&client, &server).await;
         sign_ins(&client, &server).await;
         crowd(&client, &server, &token, origin).await;
@@ -84,7 +86,7 @@ type State = (&'static str, fn(usize) -> String, &'static str);
 
 async fn states(client: &reqwest::Client, server: &Server) {
     let pending = json!({"email": "pending@example.com", "password": PASSWORD, "birth_date": "1990-12-31",
-                         "consents": server.consents(client).await});
+                         "consents": consents(client, server).await});
     let started = client.post(server.at("/v1/auth/signup")).json(&pending).send().await.unwrap();
     assert_eq!(started.status(), 202);
     for _ in 0..100 {
@@ -108,7 +110,7 @@ async fn states(client: &reqwest::Client, server: &Server) {
             times[state].push(attempt(client, server, &email(n), password, 401).await);
         }
         if n % 20 == 19 {
-            log_in(client, server, "ann@example.com").await; // Else it would be locked, too.
+            server.log_in(client, "ann@example.com").await; // Else it would be locked, too.
         }
     }
     println!(
@@ -166,7 +168,7 @@ async fn sign_ins(client: &reqwest::Client, server: &Server) {
         let done = done.clone();
         async move {
             while started.elapsed() < LOAD {
-                log_in(client, server, "ann@example.com").await;
+                server.log_in(client, "ann@example.com").await;
                 done.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -207,7 +209,7 @@ fn bare_hashes() -> f64 {
 async fn crowd(client: &reqwest::Client, server: &Server, token: &str, origin: Instant) {
     let quiet_probe = probes(client, server, LOAD / 2).await;
     let quiet_stream = stream(client, server, token, origin, "quiet", LOAD / 2).await;
-    server.forget_peak_memory();
+    forget_peak_memory(server);
     let before = server.memory("VmRSS");
     let over = Arc::new(AtomicBool::new(false));
     let (in_, later) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -419,122 +421,12 @@ async fn empty_server() {
 
 // --- The program.
 
-struct Server {
-    base: String,
-    child: Child,
-    data: std::path::PathBuf,
+async fn consents(client: &reqwest::Client, server: &Server) -> Value {
+    let policies: Value = client.get(server.at("/v1/policies")).send().await.unwrap().json().await.unwrap();
+    let consent = |policy: &Value| json!({"document": policy["document"], "version": policy["version"]});
+    policies["data"].as_array().unwrap().iter().map(consent).collect()
 }
 
-impl Server {
-    fn command(data: &Path) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_digitalmistress"));
-        command
-            .env("DM_PROFILE", "development")
-            .env("DM__SERVER__LISTEN", "127.0.0.1:0")
-            .env("DM__SERVER__DATA_DIR", data)
-            .env("DM__LOG__LEVEL", "error")
-            .env("DM__CHAT__FREE_MESSAGES_PER_DAY", "1000000");
-        for name in ["ACCOUNT", "PAIR", "ADDRESS"] {
-            command.env(format!("DM__AUTH__THROTTLE__LOGIN_{name}__BURST"), "1000000");
-        }
-        command
-    }
-
-    async fn start(dir: &Path, upstream: &str) -> Server {
-        let data = dir.join("server");
-        let mut child = Self::command(&data)
-            .env("DM__CHAT__ROUTE", "upstream")
-            .env("DM__CHAT__PROVIDERS__UPSTREAM__KIND", "openai")
-            .env("DM__CHAT__PROVIDERS__UPSTREAM__BASE_URL", upstream)
-            .env("DM__CHAT__PROVIDERS__UPSTREAM__MODEL", "m")
-            .env("DM__CHAT__PROVIDERS__UPSTREAM__CONTEXT_TOKENS", "4096")
-            .env("DM__CHAT__PROVIDERS__UPSTREAM__MAX_OUTPUT_TOKENS", "2000")
-            .arg("dev")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let base = lines.find_map(|line| {
-            Some(line.trim().strip_prefix("API")?.trim().trim_end_matches("/v1").to_owned())
-        });
-        let base = base.expect("the server started").replace("localhost", "127.0.0.1");
-        std::thread::spawn(move || lines.for_each(drop));
-        Server { base, child, data }
-    }
-
-    fn at(&self, path: &str) -> String {
-        format!("{}{path}", self.base)
-    }
-
-    fn create_user(&self, email: &str) {
-        let create = ["user", "create", "--email", email, "--role", "user", "--password-stdin"];
-        self.command_line(&create, PASSWORD);
-    }
-
-    fn command_line(&self, arguments: &[&str], input: &str) {
-        let mut command = Self::command(&self.data);
-        let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        assert!(child.wait().unwrap().success());
-    }
-
-    async fn consents(&self, client: &reqwest::Client) -> Value {
-        let policies: Value = client.get(self.at("/v1/policies")).send().await.unwrap().json().await.unwrap();
-        let consent = |policy: &Value| json!({"document": policy["document"], "version": policy["version"]});
-        policies["data"].as_array().unwrap().iter().map(consent).collect()
-    }
-
-    fn cpu_seconds(&self) -> f64 {
-        cpu_seconds(self.child.id())
-    }
-
-    /// A figure of the process's memory in megabytes.
-    fn memory(&self, name: &str) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
-    }
-
-    fn forget_peak_memory(&self) {
-        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-async fn log_in(client: &reqwest::Client, server: &Server, email: &str) -> String {
-    let body = json!({"email": email, "password": PASSWORD});
-    let response = client.post(server.at("/v1/auth/login")).json(&body).send().await.unwrap();
-    assert_eq!(response.status(), 200);
-    let tokens: Value = response.json().await.unwrap();
-    tokens["access_token"].as_str().unwrap().to_owned()
-}
-
-/// Seconds of processor time that a process has used.
-fn cpu_seconds(process: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
-}
-
-fn quantile(times: &[Duration], q: f64) -> Duration {
-    let mut times = times.to_vec();
-    times.sort_unstable();
-    times[((times.len() - 1) as f64 * q) as usize]
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
-}
-
-fn cpu() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");
-    model.trim_start_matches([':', ' ', '\t']).to_owned()
+fn forget_peak_memory(server: &Server) {
+    std::fs::write(format!("/proc/{}/clear_refs", server.child.id()), "5").unwrap();
 }
