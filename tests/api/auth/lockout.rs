@@ -180,7 +180,7 @@ async fn a_restart_does_not_unlock() {
 
 #[tokio::test]
 async fn what_the_throttles_refuse_is_not_written_down() {
-    let t = TestApp::with(super::throttle::LIMITS).await;
+    let t = super::throttle::limited().await;
     t.sign_up("ann@example.com").await;
     for _ in 0..30 {
         login(&t, WRONG).await;
