@@ -64,7 +64,7 @@ async fn who_is_not_there_is_not_found() {
     assert_eq!(audit["data"], json!([]));
 }
 
-/// Mastodon CVE-2025-62174: what an operator does to an account must not leave sessions alive.
+/// As in CVE-2025-62174 of Mastodon: what an operator does to an account must not leave sessions alive.
 #[tokio::test]
 async fn revoked_sessions_are_over_for_every_kind_of_token() {
     let t = TestApp::start().await;

@@ -21,7 +21,7 @@ fn other_than(code: &str) -> String {
     format!("{first}{}", &code[1..])
 }
 
-/// As in better-auth issue 7196: a change that only the old mailbox, or nobody, confirmed.
+/// As in better-auth#7196: a change that only the old mailbox, or nobody, confirmed.
 #[tokio::test]
 async fn nothing_changes_before_the_new_address_is_proven() {
     let t = TestApp::start().await;
@@ -121,7 +121,7 @@ async fn who_comes_second_to_an_address_does_not_get_it() {
     assert_eq!(ann.get(&t, "/v1/me").await.ok()["email"], "ann@example.com");
 }
 
-/// As in better-auth issue 9096: check, then delete.
+/// As in better-auth#9096: check, then delete.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_fifty_uses_of_one_code_at_once_one_succeeds() {
     let t = TestApp::start().await;
@@ -164,7 +164,7 @@ async fn two_who_want_one_address_at_once_do_not_both_get_it() {
     }
 }
 
-/// As as in GHSA-qq9h-g4jm-xgf3 of Better Auth: a way in that was opened for the old address.
+/// Whoever reads the old mailbox has no way in left.
 #[tokio::test]
 async fn a_reset_that_was_mailed_to_the_old_address_ends_with_the_switch() {
     let t = TestApp::start().await;

@@ -167,7 +167,7 @@ async fn its_owner_may_go_back_to_an_old_address() {
     t.log_in("ann@example.com").await;
 }
 
-/// As in better-auth issue 9096: check, then delete.
+/// As in better-auth#9096: check, then delete.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_fifty_undos_at_once_one_succeeds() {
     let t = TestApp::start().await;

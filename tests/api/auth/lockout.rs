@@ -148,8 +148,7 @@ async fn a_new_password_by_mail_unlocks() {
     unlock(&t, &link).await.problem(400, "invalid_code");
 }
 
-/// The other ways to show a password are locked with the account, and count.
-/// As in CVE-2026-9798 of Keycloak: one way to show a password ignored the lock.
+/// As in CVE-2026-9798 of Keycloak: one way to show a password ignored the lock. Here all of them count, too.
 #[tokio::test]
 async fn every_way_to_show_a_password_is_locked() {
     let t = TestApp::start().await;

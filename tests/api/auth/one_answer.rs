@@ -52,7 +52,7 @@ async fn people(t: &TestApp) {
         .unwrap();
 }
 
-/// KC#48888, KC#51887: known users were answered faster, and an empty password skipped the hash for them only.
+/// As in keycloak#48888 and keycloak#51887: known users were answered faster, and an empty password skipped the hash for them only.
 #[tokio::test]
 async fn no_state_of_an_account_shows_before_the_right_password() {
     let t = TestApp::start().await;

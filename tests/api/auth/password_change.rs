@@ -45,7 +45,7 @@ async fn a_change_closes_ways_to_another_password() {
     t.log_in_with("ann@example.com", NEW).await.ok();
 }
 
-/// As in keycloak issue 48888: empty, one-character and longest passwords take the same path as any other.
+/// As in keycloak#48888: empty, one-character and longest passwords take the same path as any other.
 #[tokio::test]
 async fn the_current_password_has_to_be_right() {
     let t = TestApp::start().await;

@@ -118,7 +118,7 @@ async fn looking_at_a_link_does_not_use_it_up() {
     reset(&t, &token, NEW).await.status(204);
 }
 
-/// As in keycloak issue 48888, for this path: empty, short and too long passwords, and those that the account's address gives away.
+/// As in keycloak#48888, for this path: empty, short and too long passwords, and those that the account's address gives away.
 #[tokio::test]
 async fn a_password_that_is_not_accepted_leaves_the_link_as_it_was() {
     let t = TestApp::start().await;
@@ -137,7 +137,7 @@ async fn a_password_that_is_not_accepted_leaves_the_link_as_it_was() {
     t.log_in_with("annabel-lee@example.com", &"lantern ".repeat(16)).await.ok();
 }
 
-/// As in better-auth issue 9096: check, then delete.
+/// As in better-auth#9096: check, then delete.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_fifty_uses_of_one_link_at_once_one_succeeds() {
     let t = TestApp::start().await;

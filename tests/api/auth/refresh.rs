@@ -214,7 +214,6 @@ async fn successors_are_sealed_for_the_window_and_then_forgotten() {
     next(&t, &swept).await;
 }
 
-/// CVE-2026-1035 and GHSA-pw9m-5jxm-xr6h: two that refreshed at once both got a new token.
 /// As in GHSA-pw9m-5jxm-xr6h of Better Auth: parallel use of one token made several successors.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_hundred_refreshes_at_once_all_get_one_successor() {
@@ -222,8 +221,7 @@ async fn of_a_hundred_refreshes_at_once_all_get_one_successor() {
     at_once(&[t]).await;
 }
 
-/// The same across two instances.
-/// As in CVE-2026-1035 of Keycloak: check and mark were not one step.
+/// As in CVE-2026-1035 of Keycloak: check and mark were not one step. Here across two instances.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_hundred_refreshes_at_once_on_two_instances_all_get_one_successor() {
     if postgres().is_none() {

@@ -82,7 +82,6 @@ async fn sessions_survive_a_restart() {
     refresh(&t, &next.refresh_token).await.ok();
 }
 
-/// CVE-2026-9802: after a restart, tokens worked again that had been revoked.
 /// As in CVE-2026-9802 of Keycloak: what was revoked lived only in memory.
 #[tokio::test]
 async fn what_has_ended_stays_ended_after_a_restart() {

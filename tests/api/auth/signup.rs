@@ -257,7 +257,7 @@ async fn tokens_that_we_did_not_make_are_just_wrong() {
     }
 }
 
-/// As in CVE-2025-61928 of Better Auth and CVE-2026-27946 of Zitadel: fields that are not the caller's to set.
+/// As in CVE-2026-27946 of Zitadel: fields that are not the caller's to set.
 #[tokio::test]
 async fn nobody_can_sign_up_as_an_admin() {
     let t = TestApp::start().await;

@@ -99,7 +99,6 @@ async fn an_account_has_ten_tries_from_all_addresses_together() {
     }
 }
 
-/// CVE-2026-45364: a limiter that knew addresses by their text gave every spelling and every address of a /64 its own bucket.
 /// As in CVE-2026-45364 of Better Auth: another spelling, or another address of the /64, had a fresh bucket.
 #[tokio::test]
 async fn two_hundred_addresses_of_one_network_and_other_spellings_are_one_address() {
@@ -154,7 +153,6 @@ async fn a_proxy_cannot_be_made_to_name_another_client() {
     assert_eq!(tries, 5);
 }
 
-/// CVE-2025-64526: the limit was kept for a field that the caller could add.
 /// As in CVE-2025-64526 of Strapi: a field of the body was part of the bucket's key.
 #[tokio::test]
 async fn nothing_that_a_caller_adds_resets_a_limit() {
@@ -321,7 +319,6 @@ async fn one_address_tries_twenty_codes_and_then_ten_a_minute() {
     }
 }
 
-/// CVE-2026-9798: a way to try passwords that the limit did not know.
 /// As in CVE-2026-9798 of Keycloak: one way to try a password was not limited.
 #[tokio::test]
 async fn every_way_to_try_a_password_takes_from_the_same_bucket() {

@@ -159,7 +159,6 @@ impl Forger {
     }
 }
 
-/// ZI CVE-2026-55669 and GHSA-wxg7-w2v3-w38g: claims that were not missed when they were missing.
 /// As in CVE-2026-55669 and GHSA-wxg7-w2v3-w38g of Zitadel: claims that nobody checked.
 #[tokio::test]
 async fn a_token_with_our_signature_is_refused_for_what_it_says_or_leaves_out() {
