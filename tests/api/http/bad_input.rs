@@ -1,48 +1,13 @@
 //! Bad input of every kind: answered with the problem of the contract, changing nothing, and never with a 500.
 
-use digitalmistress::platform::db::{Error, Query};
 use serde_json::{Value, json};
 
-use super::{filled, operations};
+use super::{but, filled, operations, rows};
 use crate::support::{
     app::{Person, TestApp},
     http::Call,
     requests::{prepared, refuses, with_bodies},
 };
-
-/// How many rows each table has: what "changes nothing" means here.
-async fn rows(t: &TestApp) -> Vec<(&'static str, i64)> {
-    let mut counts = Vec::new();
-    for table in [
-        "app_user",
-        "session",
-        "consent",
-        "pending_signup",
-        "age_refusal",
-        "password_reset",
-        "email_change",
-        "email_undo",
-        "held_address",
-        "audit_event",
-        "conversation",
-        "message",
-        "generation",
-        "job",
-        "quota_day",
-        "password_failure",
-    ] {
-        let sql: &'static str = format!("SELECT COUNT(*) FROM {table}").leak();
-        let count: Result<i64, Error> =
-            t.db().read(async |c| Query::<i64, 0>::new(sql, []).one(&c).await).await;
-        counts.push((table, count.unwrap()));
-    }
-    counts
-}
-
-/// The same without some tables.
-fn but(rows: Vec<(&'static str, i64)>, tables: &[&str]) -> Vec<(&'static str, i64)> {
-    rows.into_iter().filter(|(table, _)| !tables.contains(table)).collect()
-}
 
 fn send(
     t: &TestApp,

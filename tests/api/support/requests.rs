@@ -17,9 +17,10 @@ pub struct Request {
     pub method: String,
     /// The path as the document has it.
     pub operation: String,
-    path: String,
-    caller: Option<Person>,
-    body: Value,
+    pub url: String,
+    /// Whose session it needs.
+    pub caller: Option<Person>,
+    pub body: Value,
     /// The fields that the document declares.
     pub fields: Vec<String>,
 }
@@ -40,7 +41,7 @@ impl Request {
     }
 
     fn sent(&self, t: &TestApp, body: &Value) -> Call {
-        let call = Call::new(t.request(&self.method, &self.path).json(body));
+        let call = Call::new(t.request(&self.method, &self.url).json(body));
         match &self.caller {
             Some(person) => call.bearer(&person.access_token),
             None => call,
@@ -138,7 +139,7 @@ pub async fn prepared(
     let public = path.starts_with("/v1/auth/") && path != "/v1/auth/reauthenticate";
     let caller = (!public).then_some(person);
     let (method, operation, fields) = (method.clone(), path.clone(), fields.clone());
-    Request { method, operation, path: url, caller, body, fields }
+    Request { method, operation, url, caller, body, fields }
 }
 
 async fn signup(t: &TestApp, path: &str, email: &str) -> Value {
