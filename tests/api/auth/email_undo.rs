@@ -174,6 +174,7 @@ async fn of_fifty_undos_at_once_one_succeeds() {
     let ann = t.sign_up("ann@example.com").await;
     switch(&t, &ann, "new@example.com").await;
     let token = t.token_for("ann@example.com", "email-undo").await;
+    t.connect(50).await;
     let answers = join_all((0..50).map(|_| undo(&t, &token))).await;
     assert_eq!(answers.iter().filter(|answer| answer.code == 204).count(), 1);
     assert!(answers.iter().all(|answer| matches!(answer.code, 204 | 400)), "{answers:?}");

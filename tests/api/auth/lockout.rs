@@ -1,6 +1,7 @@
 //! The hard stop: a hundred wrong passwords in a row, and the way back by mail.
 
 use digitalmistress::platform::db::Error;
+use futures_util::future::join_all;
 use jiff::SignedDuration;
 use serde_json::json;
 
@@ -132,6 +133,23 @@ async fn failures_at_once_are_all_counted() {
     login(&t, PASSWORD).await.problem(401, "invalid_credentials");
     assert_eq!(mails(&t).await.len(), 1);
     assert_eq!(count(&t, "account.locked", "success").await, 1);
+}
+
+/// As in better-auth#9096: check, then delete.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_fifty_uses_of_one_link_at_once_one_unlocks() {
+    let t = TestApp::start().await;
+    t.sign_up("ann@example.com").await;
+    t.connect(50).await;
+    for round in 1..=4 {
+        fail_often(&t, 100).await;
+        let link = token(&mails(&t).await[0]);
+        let answers = join_all((0..50).map(|_| unlock(&t, &link))).await;
+        assert_eq!(answers.iter().filter(|answer| answer.code == 204).count(), 1);
+        assert!(answers.iter().all(|answer| matches!(answer.code, 204 | 400)), "{answers:?}");
+        assert_eq!(count(&t, "account.unlocked", "success").await, round);
+    }
+    login(&t, PASSWORD).await.ok();
 }
 
 /// Who sets a new password by mail has shown as much as the mail that unlocks asks for.

@@ -235,6 +235,9 @@ async fn of_a_hundred_refreshes_at_once_on_two_instances_all_get_one_successor()
 async fn at_once(instances: &[Arc<TestApp>]) {
     instances[0].clock.stop();
     let ann = instances[0].sign_up("ann@example.com").await;
+    for t in instances {
+        t.connect(100 / instances.len()).await;
+    }
     let calls = (0..100).map(|n| {
         let t = &instances[n % instances.len()];
         refresh(t, &ann.refresh_token)

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::support::app::{TestApp, code_in};
+use crate::support::app::{PASSWORD, TestApp, code_in};
 
 async fn begin(t: &TestApp, email: &str) -> Value {
     t.post("/v1/auth/signup", t.signup_body(email).await).await.status(202)
@@ -161,12 +161,40 @@ async fn several_may_wait_and_the_first_to_be_verified_wins() {
     t.log_in("ann@example.com").await;
 }
 
+/// As in GHSA-qq9h-g4jm-xgf3 of Better Auth: a stranger's password, set before the mailbox was proven, outlived the proof.
+#[tokio::test]
+async fn only_who_proves_the_mailbox_chose_the_password() {
+    const STRANGERS: &str = "another long enough password";
+    let t = TestApp::start().await;
+    for (email, stranger_is_first) in [("ann@example.com", true), ("bob@example.com", false)] {
+        let mut body = t.signup_body(email).await;
+        body["password"] = json!(STRANGERS);
+        let stranger = async || t.post("/v1/auth/signup", body.clone()).await.status(202);
+        let (strangers, owners, code);
+        if stranger_is_first {
+            strangers = stranger().await;
+            owners = begin(&t, email).await;
+            code = t.code_for(email).await;
+        } else {
+            owners = begin(&t, email).await;
+            code = t.code_for(email).await;
+            strangers = stranger().await;
+        }
+        verify(&t, &strangers, &code).await.problem(400, "invalid_code");
+        verify(&t, &owners, &code).await.status(201);
+        t.log_in_with(email, STRANGERS).await.problem(401, "invalid_credentials");
+        t.log_in_with(email, PASSWORD).await.ok();
+    }
+}
+
+/// As in better-auth#8067: check, then delete.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_right_code_sent_many_times_at_once_makes_one_user() {
+async fn of_fifty_uses_of_one_code_at_once_one_makes_a_user() {
     let t = TestApp::start().await;
     let started = begin(&t, "ann@example.com").await;
     let code = t.code_for("ann@example.com").await;
-    let answers = join_all((0..20).map(|_| verify(&t, &started, &code))).await;
+    t.connect(50).await;
+    let answers = join_all((0..50).map(|_| verify(&t, &started, &code))).await;
     let created = answers.iter().filter(|answer| answer.code == 201).count();
     assert_eq!(created, 1);
     assert!(answers.iter().all(|answer| matches!(answer.code, 201 | 400)), "{answers:?}");

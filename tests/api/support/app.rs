@@ -23,7 +23,12 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{clock::TestClock, database::TestDatabase, http::Call, stream::Stream};
+use super::{
+    clock::TestClock,
+    database::TestDatabase,
+    http::{Call, all},
+    stream::Stream,
+};
 
 pub const PASSWORD: &str = "seven quiet lanterns at dusk";
 
@@ -174,6 +179,14 @@ impl TestApp {
 
     pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         self.client.request(method.parse().unwrap(), format!("{}{path}", self.base))
+    }
+
+    /// Opens so many connections: calls at once arrive at once only if none of them has to connect first.
+    pub async fn connect(&self, count: usize) {
+        let slow = |_| self.post("/v1/auth/unlock", json!({"token": "none"}));
+        for answer in all((0..count).map(slow)).await {
+            answer.problem(400, "invalid_code");
+        }
     }
 
     /// Runs the background jobs that are due, and returns the newest mail to an address.
