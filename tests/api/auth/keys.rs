@@ -141,6 +141,7 @@ async fn in_an_emergency_the_old_keys_are_worthless_at_once_and_everywhere() {
     assert_eq!(here.background.auth.signing_keys().await.unwrap().len(), 1);
 }
 
+/// As in Rauthy: what was blocked was known in memory only.
 #[tokio::test]
 async fn a_revoked_key_stays_revoked_after_a_restart() {
     let t = TestApp::start().await;

@@ -28,7 +28,7 @@ async fn refresh(t: &TestApp, person: &Person) -> Answer {
     t.post("/v1/auth/refresh", json!({"refresh_token": person.refresh_token})).await
 }
 
-/// As in CVE-2025-62174 of Mastodon: a reset that left sessions alive.
+/// As in CVE-2025-62174 of Mastodon, Rauthy and matrix-authentication-service: a reset left sessions or refresh tokens alive.
 #[tokio::test]
 async fn a_reset_sets_the_password_ends_every_session_and_tells_the_owner() {
     let t = TestApp::start().await;

@@ -133,6 +133,7 @@ async fn what_was_never_seen_dies_when_another_is_handed_out() {
     owner.get(&t, "/v1/me").await.problem(401, "unauthenticated");
 }
 
+/// As in GoTrue: the token before the newest stayed good without a limit.
 #[tokio::test]
 async fn a_token_that_only_a_thief_can_hold_ends_the_session_and_tells_the_owner() {
     let (t, ann) = stopped().await;

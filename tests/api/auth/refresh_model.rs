@@ -268,6 +268,7 @@ impl<'t> Case<'t> {
     }
 }
 
+/// As in Rauthy: each use of an old token within its grace made another pair, and nobody could tell them apart later.
 #[test]
 fn no_interleaving_forks_a_session_or_throws_an_honest_client_out() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -17,6 +17,7 @@ async fn log_in(t: &TestApp, password: &str) -> Answer {
     t.post("/v1/auth/login", json!({"email": "ann@example.com", "password": password})).await
 }
 
+/// As in CVE-2023-32682 of Synapse: who had been locked out could sign in again.
 #[tokio::test]
 async fn a_suspended_user_is_signed_out_everywhere_and_cannot_come_back() {
     let t = TestApp::start().await;

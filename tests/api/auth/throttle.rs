@@ -65,6 +65,7 @@ fn seconds(n: i64) -> SignedDuration {
     SignedDuration::from_secs(n)
 }
 
+/// As in matrix-authentication-service: a name that nobody has was looked up before the limit, and not limited.
 #[tokio::test]
 async fn one_address_has_five_tries_at_an_account_and_then_one_a_minute() {
     let t = limited().await;
@@ -370,6 +371,7 @@ async fn asking_for_a_new_password_is_limited_alike_for_everybody() {
     assert_eq!(wait(forgot(5).await), 60);
 }
 
+/// As in Rauthy: what was blocked was known in memory only.
 #[tokio::test]
 async fn a_restart_fills_no_bucket() {
     let t = limited().await;
