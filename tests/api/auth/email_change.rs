@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use crate::support::{
-    app::{PASSWORD, Person, TestApp, code_in},
+    app::{PASSWORD, Person, TestApp, code_in, other_than},
     http::{Answer, Call, all},
 };
 
@@ -14,11 +14,6 @@ async fn ask(t: &TestApp, person: &Person, email: &str) -> Answer {
 
 fn confirm(t: &TestApp, person: &Person, code: &str) -> Call {
     person.post(t, "/v1/me/email/confirm", json!({"code": code}))
-}
-
-fn other_than(code: &str) -> String {
-    let first = if code.starts_with('0') { '1' } else { '0' };
-    format!("{first}{}", &code[1..])
 }
 
 /// As in better-auth#7196: a change that only the old mailbox, or nobody, confirmed.

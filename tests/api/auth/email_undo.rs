@@ -54,9 +54,7 @@ async fn the_old_address_takes_the_account_back_within_72_hours() {
     }
     thief.get(&t, "/v1/me").await.problem(401, "unauthenticated");
     for session in [&ann, &thief] {
-        t.post("/v1/auth/refresh", json!({"refresh_token": session.refresh_token}))
-            .await
-            .problem(401, "invalid_grant");
+        t.refresh(&session.refresh_token).await.problem(401, "invalid_grant");
     }
     t.post("/v1/auth/password/reset", json!({"token": reset, "password": NEW}))
         .await

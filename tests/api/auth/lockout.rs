@@ -76,7 +76,7 @@ async fn a_hundred_wrong_passwords_lock_and_the_mail_unlocks() {
     (right["request_id"], wrong["request_id"]) = (json!(0), json!(0));
     assert_eq!(right, wrong);
     ann.get(&t, "/v1/me").await.ok();
-    t.post("/v1/auth/refresh", json!({"refresh_token": ann.refresh_token})).await.ok();
+    t.refresh(&ann.refresh_token).await.ok();
 
     let sent = mails(&t).await;
     assert_eq!(sent.len(), 1, "one mail, however many tries follow");

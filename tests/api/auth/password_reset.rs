@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use crate::support::{
-    app::{PASSWORD, Person, TestApp, token_in},
+    app::{PASSWORD, TestApp, token_in},
     http::Answer,
 };
 
@@ -22,10 +22,6 @@ async fn reset(t: &TestApp, token: &str, password: &str) -> Answer {
 async fn token(t: &TestApp, email: &str) -> String {
     forget(t, email).await.status(202);
     t.token_for(email, "reset").await
-}
-
-async fn refresh(t: &TestApp, person: &Person) -> Answer {
-    t.post("/v1/auth/refresh", json!({"refresh_token": person.refresh_token})).await
 }
 
 /// As in CVE-2025-62174 of Mastodon, Rauthy and matrix-authentication-service: a reset left sessions or refresh tokens alive.
@@ -45,7 +41,7 @@ async fn a_reset_sets_the_password_ends_every_session_and_tells_the_owner() {
     );
     for session in [&here, &there] {
         session.get(&t, "/v1/me").await.problem(401, "unauthenticated");
-        refresh(&t, session).await.problem(401, "invalid_grant");
+        t.refresh(&session.refresh_token).await.problem(401, "invalid_grant");
     }
     bob.get(&t, "/v1/me").await.ok();
     t.log_in_with("ann@example.com", PASSWORD).await.problem(401, "invalid_credentials");

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::support::app::{PASSWORD, TestApp, code_in};
+use crate::support::app::{PASSWORD, TestApp, code_in, other_than};
 
 async fn begin(t: &TestApp, email: &str) -> Value {
     t.post("/v1/auth/signup", t.signup_body(email).await).await.status(202)
@@ -12,12 +12,6 @@ async fn begin(t: &TestApp, email: &str) -> Value {
 
 async fn verify(t: &TestApp, started: &Value, code: &str) -> crate::support::http::Answer {
     t.post("/v1/auth/signup/verify", json!({"signup_token": started["signup_token"], "code": code})).await
-}
-
-/// A code that is certainly not the right one.
-fn other_than(code: &str) -> String {
-    let first = if code.starts_with('0') { '1' } else { '0' };
-    format!("{first}{}", &code[1..])
 }
 
 #[tokio::test]

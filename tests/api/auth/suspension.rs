@@ -31,8 +31,7 @@ async fn a_suspended_user_is_signed_out_everywhere_and_cannot_come_back() {
 
     for person in [&ann, &other] {
         person.get(&t, "/v1/me").await.problem(401, "unauthenticated");
-        let body = json!({"refresh_token": person.refresh_token});
-        t.post("/v1/auth/refresh", body).await.problem(401, "invalid_grant");
+        t.refresh(&person.refresh_token).await.problem(401, "invalid_grant");
     }
     log_in(&t, PASSWORD).await.problem(403, "account_suspended");
     log_in(&t, "another long enough password").await.problem(401, "invalid_credentials");

@@ -4,12 +4,7 @@ use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as B64};
 use serde_json::{Value, json};
 
-use crate::support::app::TestApp;
-
-fn part(token: &str, index: usize) -> Value {
-    let part = token.split('.').nth(index).unwrap();
-    serde_json::from_slice(&B64.decode(part).unwrap()).unwrap()
-}
+use crate::support::app::{TestApp, part};
 
 fn with_part(token: &str, index: usize, change: impl Fn(&mut Value)) -> String {
     let mut value = part(token, index);
