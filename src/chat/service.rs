@@ -25,6 +25,7 @@ use crate::{
         random::SharedRandom,
         seal::{DataKey, DoesNotOpen, Place, Sealed},
         tasks::Tasks,
+        valid::single_line,
     },
 };
 
@@ -207,7 +208,7 @@ impl Chat {
         let companion = self.choose(companion.as_deref())?.card.id.clone();
         let title = title
             .as_deref()
-            .map(parse_title)
+            .map(|title| single_line(title, MAX_TITLE))
             .transpose()
             .map_err(|invalid| invalid_field("/title", invalid))?;
         let now = self.parts.clock.now();
@@ -241,7 +242,7 @@ impl Chat {
     ) -> Result<Conversation, ChatError> {
         let title = title
             .as_deref()
-            .map(parse_title)
+            .map(|title| single_line(title, MAX_TITLE))
             .transpose()
             .map_err(|invalid| invalid_field("/title", invalid))?;
         let row = self.find(owner, id).await?;
@@ -414,18 +415,4 @@ pub(super) fn invalid_field(pointer: &'static str, invalid: Invalid) -> ChatErro
         code: invalid.code,
         detail: invalid.detail,
     }])
-}
-
-fn parse_title(title: &str) -> Result<String, Invalid> {
-    let title = title.trim();
-    if title.is_empty() {
-        return Err(Invalid::new("too_short", "A title has at least one character; `null` removes it."));
-    }
-    if title.chars().count() > MAX_TITLE {
-        return Err(Invalid::new("too_long", "A title has at most 200 characters."));
-    }
-    if title.chars().any(char::is_control) {
-        return Err(Invalid::new("invalid_format", "A title has no control characters."));
-    }
-    Ok(title.to_owned())
 }

@@ -51,8 +51,7 @@ async fn every_route_is_for_administrators_who_have_just_signed_in() {
         call(&t, Some(&ann), method, path, &json!([7])).await.problem(403, "forbidden");
     }
     t.clock.advance(SignedDuration::from_mins(15));
-    let body = json!({"refresh_token": boss.refresh_token});
-    let stale = Person::from(t.post("/v1/auth/refresh", body).await.ok());
+    let stale = boss.refreshed(&t).await;
     stale.get(&t, "/v1/me").await.ok();
     for (method, path, body) in &routes {
         call(&t, Some(&stale), method, path, body).await.problem(403, "reauthentication_required");

@@ -1,6 +1,8 @@
 //! Passwords that have become known elsewhere, as a service that knows breaches says.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use digitalmistress::auth::{AuthError, Email, Password, Role};
+use secrecy::SecretString;
 use serde_json::json;
 
 use crate::support::{
@@ -49,6 +51,17 @@ async fn a_breached_password_is_refused_wherever_one_is_set() {
         .await
         .invalid("/password", "breached");
     t.log_in("ann@example.com").await;
+
+    // Nor does an operator choose one for somebody.
+    let create = |password: &str| {
+        let email = Email::parse("bob@example.com").unwrap();
+        let password = Password::parse(&SecretString::from(password)).unwrap();
+        t.background.auth.create_user(email, password, Role::User)
+    };
+    let Err(AuthError::Invalid(errors)) = create(BREACHED).await else { panic!("it was accepted") };
+    assert_eq!((&*errors[0].pointer, errors[0].code), ("/password", "breached"));
+    create(PASSWORD).await.unwrap();
+    t.log_in("bob@example.com").await;
 }
 
 #[tokio::test]

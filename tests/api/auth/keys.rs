@@ -1,31 +1,23 @@
 //! The keys that sign access tokens: known before they sign, kept until nothing needs them, and worthless at once in an
 //! emergency.
 
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as B64};
 use digitalmistress::auth::{KeyState, Rotation, SigningKey};
 use jiff::SignedDuration;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::app::{Person, TestApp};
+use crate::support::app::{TestApp, part};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// The key that signed a token.
 fn kid(token: &str) -> String {
-    let header: Value =
-        serde_json::from_slice(&B64.decode(token.split('.').next().unwrap()).unwrap()).unwrap();
-    header["kid"].as_str().unwrap().to_owned()
+    part(token, 0)["kid"].as_str().unwrap().to_owned()
 }
 
 /// The ids of the published keys, in their order.
 async fn published(t: &TestApp) -> Vec<String> {
     let jwks = t.get("/.well-known/jwks.json").await.ok();
     jwks["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
-}
-
-async fn refreshed(t: &TestApp, person: &Person) -> Person {
-    let body = json!({"refresh_token": person.refresh_token});
-    Person::from(t.post("/v1/auth/refresh", body).await.ok())
 }
 
 #[track_caller]
@@ -46,11 +38,11 @@ async fn the_next_key_is_published_before_it_signs_and_the_old_one_after() {
     let next = announced(t.background.auth.rotate_signing_key().await.unwrap()).kid;
     assert_eq!(published(&t).await, [old.clone(), next.clone()], "the one that signs comes first");
     t.clock.advance(SignedDuration::from_mins(19));
-    let ann = refreshed(&t, &ann).await;
+    let ann = ann.refreshed(&t).await;
     assert_eq!(kid(&ann.access_token), old, "it was announced only");
 
     t.clock.advance(SignedDuration::from_mins(1));
-    let after = refreshed(&t, &ann).await;
+    let after = ann.refreshed(&t).await;
     assert_eq!(kid(&after.access_token), next);
     after.get(&t, "/v1/me").await.ok();
     ann.get(&t, "/v1/me").await.ok(); // Signed with the old key a minute ago.
@@ -64,7 +56,7 @@ async fn the_next_key_is_published_before_it_signs_and_the_old_one_after() {
     assert_eq!(published(&t).await, std::slice::from_ref(&next));
     t.background.sweep().await.unwrap();
     assert_eq!(t.background.auth.signing_keys().await.unwrap().len(), 1, "the row is gone");
-    refreshed(&t, &after).await.get(&t, "/v1/me").await.ok();
+    after.refreshed(&t).await.get(&t, "/v1/me").await.ok();
 }
 
 #[tokio::test]
@@ -123,7 +115,7 @@ async fn in_an_emergency_the_old_keys_are_worthless_at_once_and_everywhere() {
     assert_eq!(published(&here).await, std::slice::from_ref(&new.kid));
 
     // The session lives: a refresh gets a token of the new key, which the other instance learns when it sees it.
-    let after = refreshed(&here, &ann).await;
+    let after = ann.refreshed(&here).await;
     assert_eq!(kid(&after.access_token), new.kid);
     there.clock.advance(SignedDuration::from_secs(1));
     after.get(&there, "/v1/me").await.ok();
@@ -141,6 +133,7 @@ async fn in_an_emergency_the_old_keys_are_worthless_at_once_and_everywhere() {
     assert_eq!(here.background.auth.signing_keys().await.unwrap().len(), 1);
 }
 
+/// As in Rauthy: what was blocked was known in memory only.
 #[tokio::test]
 async fn a_revoked_key_stays_revoked_after_a_restart() {
     let t = TestApp::start().await;
@@ -148,7 +141,7 @@ async fn a_revoked_key_stays_revoked_after_a_restart() {
     t.background.auth.replace_signing_keys().await.unwrap();
     let t = t.restart().await;
     ann.get(&t, "/v1/me").await.problem(401, "unauthenticated");
-    refreshed(&t, &ann).await.get(&t, "/v1/me").await.ok();
+    ann.refreshed(&t).await.get(&t, "/v1/me").await.ok();
 }
 
 #[tokio::test]
@@ -171,7 +164,7 @@ async fn logout_works_with_a_token_of_a_key_that_is_new_here() {
     let there = here.beside().await;
     let ann = here.sign_up("ann@example.com").await;
     here.background.auth.replace_signing_keys().await.unwrap();
-    let ann = refreshed(&here, &ann).await;
+    let ann = ann.refreshed(&here).await;
     there.clock.advance(SignedDuration::from_secs(1));
     there.post("/v1/auth/logout", json!({"refresh_token": "x"})).bearer(&ann.access_token).await.status(204);
     ann.get(&here, "/v1/me").await.problem(401, "unauthenticated");

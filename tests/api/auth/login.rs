@@ -1,5 +1,6 @@
 //! Login: one answer for everybody who may not come in.
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use serde_json::json;
 
 use crate::support::app::{PASSWORD, TestApp};
@@ -77,4 +78,41 @@ async fn what_is_too_long_is_refused_before_any_hash() {
     login("ann@example.com", "p", "").await.invalid("/device_name", "too_short");
     login("ann@example.com", "p", " \t ").await.invalid("/device_name", "too_short");
     login("ann@example.com", "p", "line\nbreak").await.invalid("/device_name", "invalid_format");
+}
+
+/// As in keycloak#28477 and authelia#1044: a crowd that signed in took all the memory, and the program with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_that_signs_in_is_turned_away_and_everybody_else_is_served() {
+    let t = TestApp::with(&[("DM__AUTH__THROTTLE__LOGIN_ADDRESS__BURST", "10000")]).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let sign_in = |n| t.log_in_with(&format!("person{n}@example.com"), PASSWORD).into_future();
+    let mut crowd: FuturesUnordered<_> = (0..cores * 32 + 60).map(sign_in).collect();
+    let mut answers = Vec::new();
+    while let Some(answer) = crowd.next().await {
+        let full = answer.code == 503;
+        answers.push(answer);
+        if full {
+            break;
+        }
+    }
+    // Now nobody else can sign in; whoever is in notices nothing.
+    t.get("/v1/policies").await.ok();
+    ann.get(&t, "/v1/me").await.ok();
+    ann.say(&t, "c", "m", "hello").await.ok();
+    answers.extend(crowd.collect::<Vec<_>>().await);
+
+    let (refused, tried): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.code == 503);
+    assert!(!refused.is_empty(), "nobody was turned away");
+    for answer in refused {
+        assert!(answer.header("retry-after").parse::<u32>().unwrap() > 0);
+        answer.problem(503, "overloaded");
+    }
+    // Only a password that was looked at is a try.
+    let failures = t.audited("login").await.into_iter().filter(|entry| entry.0 == "failure").count();
+    assert_eq!(failures, tried.len());
+    for answer in tried {
+        answer.problem(401, "invalid_credentials");
+    }
+    t.log_in("ann@example.com").await;
 }

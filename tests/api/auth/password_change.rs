@@ -24,7 +24,7 @@ async fn a_change_keeps_this_session_ends_the_others_and_tells_the_owner() {
     here.get(&t, "/v1/me").await.ok();
     there.get(&t, "/v1/me").await.problem(401, "unauthenticated");
     for (session, code) in [(&here, 200), (&there, 401)] {
-        let answer = t.post("/v1/auth/refresh", json!({"refresh_token": session.refresh_token})).await;
+        let answer = t.refresh(&session.refresh_token).await;
         assert_eq!(answer.code, code);
     }
     t.log_in_with("ann@example.com", PASSWORD).await.problem(401, "invalid_credentials");
@@ -45,7 +45,7 @@ async fn a_change_closes_ways_to_another_password() {
     t.log_in_with("ann@example.com", NEW).await.ok();
 }
 
-/// As in keycloak issue 48888: empty, one-character and longest passwords take the same path as any other.
+/// As in keycloak#48888: empty, one-character and longest passwords take the same path as any other.
 #[tokio::test]
 async fn the_current_password_has_to_be_right() {
     let t = TestApp::start().await;

@@ -8,29 +8,25 @@ use uuid::Uuid;
 
 use crate::support::app::{PASSWORD, Person, TestApp};
 
-async fn refresh(t: &TestApp, token: &str) -> crate::support::http::Answer {
-    t.post("/v1/auth/refresh", json!({"refresh_token": token})).await
-}
-
 #[tokio::test]
 async fn a_session_ends_when_it_is_idle_or_old() {
     let t = TestApp::start().await;
     let day = SignedDuration::from_hours(24);
     let idle = t.sign_up("idle@example.com").await;
     t.clock.advance(day * 14);
-    refresh(&t, &idle.refresh_token).await.problem(401, "invalid_grant");
+    t.refresh(&idle.refresh_token).await.problem(401, "invalid_grant");
 
     let mut busy = t.sign_up("busy@example.com").await;
     for _ in 0..2 {
         t.clock.advance(day * 13);
-        busy = Person::from(refresh(&t, &busy.refresh_token).await.ok());
+        busy = busy.refreshed(&t).await;
     }
     t.clock.advance(day * 3);
-    let last = refresh(&t, &busy.refresh_token).await.ok();
+    let last = t.refresh(&busy.refresh_token).await.ok();
     let end: jiff::Timestamp = last["refresh_expires_at"].as_str().unwrap().parse().unwrap();
     assert!(end.duration_since(t.now()) <= day, "the absolute end does not move");
     t.clock.advance(day);
-    refresh(&t, last["refresh_token"].as_str().unwrap()).await.problem(401, "invalid_grant");
+    t.refresh(last["refresh_token"].as_str().unwrap()).await.problem(401, "invalid_grant");
 }
 
 #[tokio::test]
@@ -54,7 +50,7 @@ async fn logout_takes_either_token_expired_or_not_and_never_complains() {
     t.clock.advance(SignedDuration::from_hours(1));
     let logout = t.request("POST", "/v1/auth/logout").bearer_auth(&by_header.access_token);
     assert_eq!(logout.send().await.unwrap().status(), 204);
-    refresh(&t, &by_header.refresh_token).await.problem(401, "invalid_grant");
+    t.refresh(&by_header.refresh_token).await.problem(401, "invalid_grant");
 
     let by_body = t.log_in("header@example.com").await;
     let other = t.log_in("header@example.com").await;
@@ -74,15 +70,14 @@ async fn sessions_survive_a_restart() {
     let ann = t.sign_up("ann@example.com").await;
     let t = t.restart().await;
     ann.get(&t, "/v1/me").await.ok();
-    let next = Person::from(refresh(&t, &ann.refresh_token).await.ok());
+    let next = ann.refreshed(&t).await;
     next.get(&t, "/v1/me").await.ok();
     let t = t.restart().await;
-    let again = Person::from(refresh(&t, &ann.refresh_token).await.ok());
+    let again = ann.refreshed(&t).await;
     assert_eq!(again.refresh_token, next.refresh_token, "the window outlives the restart");
-    refresh(&t, &next.refresh_token).await.ok();
+    t.refresh(&next.refresh_token).await.ok();
 }
 
-/// CVE-2026-9802: after a restart, tokens worked again that had been revoked.
 /// As in CVE-2026-9802 of Keycloak: what was revoked lived only in memory.
 #[tokio::test]
 async fn what_has_ended_stays_ended_after_a_restart() {
@@ -90,14 +85,14 @@ async fn what_has_ended_stays_ended_after_a_restart() {
     let left = t.sign_up("left@example.com").await;
     let stolen = t.sign_up("stolen@example.com").await;
     t.post("/v1/auth/logout", json!({"refresh_token": left.refresh_token})).await.status(204);
-    let next = Person::from(refresh(&t, &stolen.refresh_token).await.ok());
+    let next = stolen.refreshed(&t).await;
     next.get(&t, "/v1/me").await.ok();
     t.clock.advance(SignedDuration::from_secs(11));
-    refresh(&t, &stolen.refresh_token).await.problem(401, "refresh_token_reused");
+    t.refresh(&stolen.refresh_token).await.problem(401, "refresh_token_reused");
     let t = t.restart().await;
     for person in [&left, &stolen, &next] {
         person.get(&t, "/v1/me").await.problem(401, "unauthenticated");
-        refresh(&t, &person.refresh_token).await.problem(401, "invalid_grant");
+        t.refresh(&person.refresh_token).await.problem(401, "invalid_grant");
     }
 }
 
@@ -105,10 +100,10 @@ async fn what_has_ended_stays_ended_after_a_restart() {
 async fn logout_takes_a_token_that_was_exchanged() {
     let t = TestApp::start().await;
     let ann = t.sign_up("ann@example.com").await;
-    let next = Person::from(refresh(&t, &ann.refresh_token).await.ok());
+    let next = ann.refreshed(&t).await;
     t.post("/v1/auth/logout", json!({"refresh_token": ann.refresh_token})).await.status(204);
     next.get(&t, "/v1/me").await.problem(401, "unauthenticated");
-    refresh(&t, &next.refresh_token).await.problem(401, "invalid_grant");
+    t.refresh(&next.refresh_token).await.problem(401, "invalid_grant");
     let session = Uuid::parse_str(&ann.session).ok();
     assert_eq!(t.audited("logout").await, [("success".into(), Uuid::parse_str(&ann.id).ok(), session)]);
 }
@@ -128,7 +123,7 @@ async fn logout_everywhere_ends_all_sessions_of_that_user_by_any_token() {
         assert_eq!(answer.header("clear-site-data"), "", "any page could send this call");
         answer.status(204);
         for person in [&first, &one, &other] {
-            refresh(&t, &person.refresh_token).await.problem(401, "invalid_grant");
+            t.refresh(&person.refresh_token).await.problem(401, "invalid_grant");
         }
     }
     assert_eq!(t.audited("logout_all").await.len(), 2);
@@ -139,7 +134,7 @@ async fn logout_everywhere_ends_all_sessions_of_that_user_by_any_token() {
     t.post("/v1/auth/logout-all", json!({})).bearer(&first.access_token).await.status(204);
     assert_eq!(t.request("POST", "/v1/auth/logout-all").send().await.unwrap().status(), 204);
     last.get(&t, "/v1/me").await.ok();
-    refresh(&t, &bob.refresh_token).await.ok();
+    t.refresh(&bob.refresh_token).await.ok();
 }
 
 async fn listed(t: &TestApp, person: &Person) -> Vec<Value> {
@@ -161,7 +156,7 @@ async fn people_see_their_own_live_sessions() {
     assert_eq!((&list[0]["device_name"], &list[0]["address"]), (&json!("Phone"), &json!("127.0.0.0/24")));
 
     t.clock.advance(SignedDuration::from_hours(25));
-    let phone = Person::from(refresh(&t, &phone.refresh_token).await.ok());
+    let phone = phone.refreshed(&t).await;
     assert_eq!(listed(&t, &phone).await.len(), 1, "one has ended by itself");
 }
 
@@ -189,12 +184,12 @@ async fn people_end_their_sessions_after_a_fresh_sign_in() {
     ann.delete(&t, &path(&other)).await.status(204);
     ann.delete(&t, &path(&other)).await.problem(404, "not_found");
     other.get(&t, "/v1/me").await.problem(401, "unauthenticated");
-    refresh(&t, &other.refresh_token).await.problem(401, "invalid_grant");
+    t.refresh(&other.refresh_token).await.problem(401, "invalid_grant");
     assert_eq!(t.audited("session.ended").await.len(), 1);
 
     // A refresh keeps a session alive; it does not show who is there.
     t.clock.advance(SignedDuration::from_mins(8));
-    let ann = Person::from(refresh(&t, &ann.refresh_token).await.ok());
+    let ann = ann.refreshed(&t).await;
     t.clock.advance(SignedDuration::from_mins(7));
     ann.delete(&t, &path(&ann)).await.problem(403, "reauthentication_required");
     let ann = t.log_in("ann@example.com").await;
@@ -209,7 +204,7 @@ async fn tokens_that_we_did_not_make_are_invalid() {
     let (text, last) = ann.refresh_token.split_at(ann.refresh_token.len() - 1);
     let mistyped = format!("{text}{}", if last == "0" { '1' } else { '0' });
     for token in ["", "x", "dm_rt_AAAA00000000", &mistyped, &ann.access_token, &"a".repeat(5000)] {
-        refresh(&t, token).await.problem(401, "invalid_grant");
+        t.refresh(token).await.problem(401, "invalid_grant");
     }
 }
 
@@ -223,9 +218,9 @@ async fn a_refresh_that_fails_leaves_the_token_as_it_was() {
     let t = TestApp::start().await;
     let ann = t.sign_up("ann@example.com").await;
     t.db().write(async |c| hide().exec(&c).await).await.unwrap();
-    refresh(&t, &ann.refresh_token).await.problem(500, "internal");
+    t.refresh(&ann.refresh_token).await.problem(500, "internal");
     t.db().write(async |c| show().exec(&c).await).await.unwrap();
-    refresh(&t, &ann.refresh_token).await.ok();
+    t.refresh(&ann.refresh_token).await.ok();
 }
 
 #[tokio::test]
@@ -242,7 +237,7 @@ async fn the_oldest_of_more_than_twenty_sessions_ends() {
     t.clock.advance(SignedDuration::from_secs(1));
     let newest = t.log_in("ann@example.com").await;
     first.get(&t, "/v1/me").await.problem(401, "unauthenticated");
-    refresh(&t, &first.refresh_token).await.problem(401, "invalid_grant");
+    t.refresh(&first.refresh_token).await.problem(401, "invalid_grant");
     second.get(&t, "/v1/me").await.ok();
     newest.get(&t, "/v1/me").await.ok();
     let (user, session) = (Uuid::parse_str(&first.id).ok(), Uuid::parse_str(&first.session).ok());

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::support::app::{TestApp, code_in};
+use crate::support::app::{PASSWORD, TestApp, code_in, other_than};
 
 async fn begin(t: &TestApp, email: &str) -> Value {
     t.post("/v1/auth/signup", t.signup_body(email).await).await.status(202)
@@ -12,12 +12,6 @@ async fn begin(t: &TestApp, email: &str) -> Value {
 
 async fn verify(t: &TestApp, started: &Value, code: &str) -> crate::support::http::Answer {
     t.post("/v1/auth/signup/verify", json!({"signup_token": started["signup_token"], "code": code})).await
-}
-
-/// A code that is certainly not the right one.
-fn other_than(code: &str) -> String {
-    let first = if code.starts_with('0') { '1' } else { '0' };
-    format!("{first}{}", &code[1..])
 }
 
 #[tokio::test]
@@ -161,12 +155,40 @@ async fn several_may_wait_and_the_first_to_be_verified_wins() {
     t.log_in("ann@example.com").await;
 }
 
+/// As in GHSA-qq9h-g4jm-xgf3 of Better Auth: a stranger's password, set before the mailbox was proven, outlived the proof.
+#[tokio::test]
+async fn only_who_proves_the_mailbox_chose_the_password() {
+    const STRANGERS: &str = "another long enough password";
+    let t = TestApp::start().await;
+    for (email, stranger_is_first) in [("ann@example.com", true), ("bob@example.com", false)] {
+        let mut body = t.signup_body(email).await;
+        body["password"] = json!(STRANGERS);
+        let stranger = async || t.post("/v1/auth/signup", body.clone()).await.status(202);
+        let (strangers, owners, code);
+        if stranger_is_first {
+            strangers = stranger().await;
+            owners = begin(&t, email).await;
+            code = t.code_for(email).await;
+        } else {
+            owners = begin(&t, email).await;
+            code = t.code_for(email).await;
+            strangers = stranger().await;
+        }
+        verify(&t, &strangers, &code).await.problem(400, "invalid_code");
+        verify(&t, &owners, &code).await.status(201);
+        t.log_in_with(email, STRANGERS).await.problem(401, "invalid_credentials");
+        t.log_in_with(email, PASSWORD).await.ok();
+    }
+}
+
+/// As in better-auth#8067: check, then delete.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_right_code_sent_many_times_at_once_makes_one_user() {
+async fn of_fifty_uses_of_one_code_at_once_one_makes_a_user() {
     let t = TestApp::start().await;
     let started = begin(&t, "ann@example.com").await;
     let code = t.code_for("ann@example.com").await;
-    let answers = join_all((0..20).map(|_| verify(&t, &started, &code))).await;
+    t.connect(50).await;
+    let answers = join_all((0..50).map(|_| verify(&t, &started, &code))).await;
     let created = answers.iter().filter(|answer| answer.code == 201).count();
     assert_eq!(created, 1);
     assert!(answers.iter().all(|answer| matches!(answer.code, 201 | 400)), "{answers:?}");
@@ -257,7 +279,7 @@ async fn tokens_that_we_did_not_make_are_just_wrong() {
     }
 }
 
-/// As in CVE-2025-61928 of Better Auth and CVE-2026-27946 of Zitadel: fields that are not the caller's to set.
+/// As in CVE-2026-27946 of Zitadel: fields that are not the caller's to set.
 #[tokio::test]
 async fn nobody_can_sign_up_as_an_admin() {
     let t = TestApp::start().await;

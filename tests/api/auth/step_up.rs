@@ -1,25 +1,15 @@
 //! Sensitive changes need a fresh sign-in, and showing the password again is one.
 
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::support::app::{PASSWORD, Person, TestApp};
-
-fn claims(token: &str) -> Value {
-    let body = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
-    serde_json::from_slice(&body).unwrap()
-}
-
-async fn refreshed(t: &TestApp, person: &Person) -> Person {
-    Person::from(t.post("/v1/auth/refresh", json!({"refresh_token": person.refresh_token})).await.ok())
-}
+use crate::support::app::{PASSWORD, Person, TestApp, claims};
 
 /// Somebody whose session is a while old.
 async fn signed_in_long_ago(t: &TestApp) -> Person {
     let ann = t.sign_up("ann@example.com").await;
     t.clock.advance(SignedDuration::from_mins(15));
-    refreshed(t, &ann).await
+    ann.refreshed(t).await
 }
 
 fn again(password: &str) -> Value {
@@ -31,10 +21,10 @@ async fn an_old_sign_in_does_not_do_for_sensitive_changes() {
     let t = TestApp::start().await;
     let ann = t.sign_up("ann@example.com").await;
     t.clock.advance(SignedDuration::from_mins(14));
-    let ann = refreshed(&t, &ann).await;
+    let ann = ann.refreshed(&t).await;
     ann.post(&t, "/v1/me/email", json!({"email": "new@example.com"})).await.status(204);
     t.clock.advance(SignedDuration::from_mins(1));
-    let ann = refreshed(&t, &ann).await;
+    let ann = ann.refreshed(&t).await;
 
     let password = json!({"current_password": PASSWORD, "new_password": "nine loud lanterns at dawn"});
     for (path, body) in [("/v1/me/email", json!({"email": "new@example.com"})), ("/v1/me/password", password)]
@@ -73,7 +63,7 @@ async fn the_password_buys_a_token_with_a_new_auth_time_and_nothing_else() {
     assert!(seconds(&after) >= seconds(&before) + 900);
 
     // The refresh token works on, and a refresh goes back to the time of the session's own sign-in.
-    let next = refreshed(&t, &ann).await;
+    let next = ann.refreshed(&t).await;
     assert_eq!(claims(&next.access_token)["auth_time"], before["auth_time"]);
     next.post(&t, "/v1/me/email", json!({"email": "new@example.com"}))
         .await

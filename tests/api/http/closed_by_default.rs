@@ -7,8 +7,12 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{filled, operations};
-use crate::support::{app::TestApp, http::Call};
+use super::{filled, operations, rows};
+use crate::support::{
+    app::TestApp,
+    http::Call,
+    requests::{prepared, with_bodies},
+};
 
 /// What anybody may call, written out once more: adding to it takes two places and a reason.
 const PUBLIC_OPERATIONS: &[(&str, &str)] = &[
@@ -69,6 +73,48 @@ async fn every_operation_needs_a_session_but_a_short_list() {
         }
     }
 }
+
+/// As in CVE-2025-61928 of Better Auth: where there was no session, the user that the request named was believed.
+#[tokio::test]
+async fn nobody_is_somebody_by_naming_them() {
+    let t = TestApp::start().await;
+    let document = t.get("/openapi.json").await.ok();
+    let boss = t.administrator("boss@example.com").await;
+    let mut requests = Vec::new();
+    for (method, path, operation) in operations(&document) {
+        if operation["requestBody"].is_null() && operation["security"] != json!([]) {
+            requests.push((boss.clone(), method, filled(&path), json!({})));
+        }
+    }
+    for (n, operation) in with_bodies(&document).iter().enumerate() {
+        let request = prepared(&t, operation, &format!("person{n}")).await;
+        if let Some(person) = request.caller {
+            requests.push((person, request.method, request.url, request.body));
+        }
+    }
+    assert!(requests.len() > 20, "{}", requests.len());
+    for (person, method, path, body) in requests {
+        let known = (rows(&t).await, person.get(&t, "/v1/me").await.ok());
+        let mut named = body.clone();
+        for name in NAMES {
+            named[name] = json!(person.id);
+        }
+        let query: Vec<String> = NAMES.iter().map(|name| format!("{name}={}", person.id)).collect();
+        let with_query = t.request(&method, &format!("{path}?{}", query.join("&"))).json(&body);
+        let with_body = t.request(&method, &path).json(&named);
+        let with_headers = NAMES.iter().fold(t.request(&method, &path).json(&body), |request, name| {
+            request.header(format!("x-{}", name.replace('_', "-")), &person.id)
+        });
+        for request in [with_query, with_body, with_headers] {
+            let answer = Call::new(request).await;
+            assert_eq!(answer.problem_code().as_deref(), Some("unauthenticated"), "{method} {path}");
+        }
+        assert_eq!((rows(&t).await, person.get(&t, "/v1/me").await.ok()), known, "{method} {path}");
+    }
+}
+
+/// What a user is called elsewhere.
+const NAMES: [&str; 6] = ["user_id", "userId", "user", "owner_id", "account_id", "sub"];
 
 #[tokio::test]
 async fn the_gate_lets_the_public_pages_through() {

@@ -15,10 +15,12 @@ use secrecy::ExposeSecret as _;
 
 const PASSWORD: &str = "canary-password lighthouse";
 const NEW_PASSWORD: &str = "canary-new-password lighthouse";
-/// Addresses that are not the user's: one that was asked for, and one that was given up.
+const WAITING_PASSWORD: &str = "canary-waiting-password lighthouse";
+/// Addresses that are not the user's: one that was asked for, one that was given up, and one of a sign-up that waits.
 const WANTED: &str = "canary-wanted@example.com";
 const GIVEN_UP: &str = "canary-given-up@example.com";
 const LAST: &str = "canary-last@example.com";
+const WAITING: &str = "canary-waiting@example.com";
 const TEXT: &str = "canary-message-text";
 const REPLY: &str = "canary-reply-text";
 const TITLE: &str = "canary-title";
@@ -93,7 +95,7 @@ async fn tour(server: &Server) -> (Vec<String>, Vec<Answer>) {
     for (id, text) in [("m1", TEXT), ("m2", "canary-message-text again"), ("m3", "and once more")] {
         t.call("POST", "/v1/chat", &access, message("c", id, text)).await;
     }
-    t.call("POST", "/v1/auth/signup", "", signup).await;
+    t.call("POST", "/v1/auth/signup", "", signup.clone()).await;
     let next = t.call("POST", "/v1/auth/refresh", "", json!({"refresh_token": refresh})).await;
     secrets.extend([text(&next["access_token"]), text(&next["refresh_token"])]);
 
@@ -113,6 +115,7 @@ async fn tour(server: &Server) -> (Vec<String>, Vec<Answer>) {
     t.call("GET", "/v1/conversations/canary-path/messages", &access, Value::Null).await;
     t.call("POST", "/v1/auth/logout", &access, json!({"refresh_token": text(&next["refresh_token"])})).await;
     secrets.extend(credentials(&mut t, email).await);
+    secrets.extend(what_waits(&mut t, LAST, signup).await);
     (secrets, t.answers)
 }
 
@@ -144,6 +147,16 @@ async fn credentials(t: &mut Tour, email: &str) -> Vec<String> {
     [vec![reset, undo, text(&fresh["access_token"])], codes].concat()
 }
 
+/// A sign-up without its code and a way to a new password that nobody took.
+async fn what_waits(t: &mut Tour, email: &str, mut signup: Value) -> Vec<String> {
+    (signup["email"], signup["password"]) = (json!(WAITING), json!(WAITING_PASSWORD));
+    let started = t.call("POST", "/v1/auth/signup", "", signup).await;
+    let code = code_in(&t.mailed(WAITING, "code").await);
+    t.call("POST", "/v1/auth/password/forgot", "", json!({"email": email})).await;
+    let reset = token_in(&t.mailed(email, "/reset#token=").await, "reset");
+    vec![started["signup_token"].as_str().unwrap().to_owned(), code, reset]
+}
+
 fn assert_absent(where_: &str, text: &str, canaries: &[&str]) {
     for canary in canaries {
         if let Some(at) = text.find(canary) {
@@ -153,6 +166,7 @@ fn assert_absent(where_: &str, text: &str, canaries: &[&str]) {
     }
 }
 
+/// As in CVE-2023-41335 of Synapse: a new password lay readable in the database while its change was not finished.
 #[tokio::test]
 async fn no_secret_and_no_message_is_in_logs_errors_or_the_database() {
     let upstream = Upstream::answering(|request| {
@@ -181,11 +195,21 @@ async fn no_secret_and_no_message_is_in_logs_errors_or_the_database() {
     assert!(server.terminate().success());
 
     let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
-    let private =
-        [PASSWORD, NEW_PASSWORD, TEXT, REPLY, TITLE, NAME, PROVIDER_KEY, PROMPT, "1991-02-03", "canary-"];
+    let private = [
+        PASSWORD,
+        NEW_PASSWORD,
+        WAITING_PASSWORD,
+        TEXT,
+        REPLY,
+        TITLE,
+        NAME,
+        PROVIDER_KEY,
+        PROMPT,
+        "1991-02-03",
+    ];
     let master_key = std::fs::read_to_string(data.join("master.key")).unwrap();
     let master_key = master_key.trim().split_once(':').unwrap().1;
-    let canaries = [&secrets[..], &private, &[master_key]].concat();
+    let canaries = [&secrets[..], &private, &[master_key, "canary-"]].concat();
     let log = server.output();
     let (banner, log): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| !line.starts_with('{'));
     assert!(log.len() > 20, "there is a log");
@@ -200,13 +224,8 @@ async fn no_secret_and_no_message_is_in_logs_errors_or_the_database() {
     assert!(answers.iter().filter(|answer| answer.code >= 400).count() >= 6);
 
     let stored = dump(&database).await;
-    let addresses = ["canary-address@example.com", WANTED, GIVEN_UP, "canary-nobody@example.com"];
-    let readable = [
-        &secrets[..],
-        &addresses,
-        &[PASSWORD, NEW_PASSWORD, TEXT, REPLY, TITLE, NAME, PROVIDER_KEY, PROMPT, "1991-02-03", master_key],
-    ]
-    .concat();
+    let addresses = ["canary-address@example.com", WANTED, GIVEN_UP, WAITING, "canary-nobody@example.com"];
+    let readable = [&secrets[..], &private, &addresses, &[master_key]].concat();
     for canary in readable {
         assert!(!contains(&stored, canary.as_bytes()), "{canary} is readable in the database");
     }

@@ -159,7 +159,7 @@ impl Caller {
     }
 }
 
-/// Mastodon CVE-2025-62174: what a command does to an account must not leave sessions alive.
+/// As in CVE-2025-62174 of Mastodon: what a command does to an account must not leave sessions alive.
 #[tokio::test]
 async fn an_operator_manages_users_beside_a_running_server() {
     let database = TestDatabase::new().await;

@@ -110,7 +110,7 @@ async fn an_exchange_that_a_crash_left_unanswered_is_answered_afterwards() {
     assert_eq!(code, 200, "{next}");
 }
 
-/// CVE-2026-9802: what had been revoked worked again after a restart.
+/// As in CVE-2026-9802 of Keycloak: what had been revoked worked again after a restart.
 #[tokio::test]
 async fn what_has_ended_stays_ended_after_a_crash() {
     let mut d = Deployment::start().await;

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use digitalmistress::{
     app::{App, World},
     auth::{Administrator, Role},
@@ -23,7 +24,12 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{clock::TestClock, database::TestDatabase, http::Call, stream::Stream};
+use super::{
+    clock::TestClock,
+    database::TestDatabase,
+    http::{Call, all},
+    stream::Stream,
+};
 
 pub const PASSWORD: &str = "seven quiet lanterns at dusk";
 
@@ -201,6 +207,14 @@ impl TestApp {
         self.client.request(method.parse().unwrap(), format!("{}{path}", self.base))
     }
 
+    /// Opens so many connections: calls at once arrive at once only if none of them has to connect first.
+    pub async fn connect(&self, count: usize) {
+        let slow = |_| self.post("/v1/auth/unlock", json!({"token": "none"}));
+        for answer in all((0..count).map(slow)).await {
+            answer.problem(400, "invalid_code");
+        }
+    }
+
     /// Runs the background jobs that are due, and returns the newest mail to an address.
     pub async fn mail_to(&self, email: &str) -> Option<StoredMail> {
         self.background.run_due().await.unwrap();
@@ -272,6 +286,11 @@ impl TestApp {
         self.post("/v1/auth/login", json!({"email": email, "password": password}))
     }
 
+    /// Exchanges a refresh token.
+    pub fn refresh(&self, token: &str) -> Call {
+        self.post("/v1/auth/refresh", json!({"refresh_token": token}))
+    }
+
     /// The token of the link to a page of the frontend in the newest mail to an address.
     pub async fn token_for(&self, email: &str, page: &str) -> String {
         let mail = self.mail_to(email).await.expect("there is a mail");
@@ -289,6 +308,23 @@ impl Drop for TestApp {
 pub fn code_in(text: &str) -> String {
     let is_code = |line: &&str| line.len() == 8 && line.bytes().all(|b| b.is_ascii_digit());
     text.lines().find(is_code).expect("the mail has a code").to_owned()
+}
+
+/// A code that is certainly not the right one.
+pub fn other_than(code: &str) -> String {
+    let first = if code.starts_with('0') { '1' } else { '0' };
+    format!("{first}{}", &code[1..])
+}
+
+/// A part of an access token: 0 is the header, 1 the claims.
+pub fn part(token: &str, index: usize) -> Value {
+    let part = token.split('.').nth(index).unwrap();
+    serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
+/// What an access token says.
+pub fn claims(token: &str) -> Value {
+    part(token, 1)
 }
 
 /// The token of a link to a page of the frontend, which stands on a line of its own.
@@ -311,6 +347,11 @@ impl From<Value> for Person {
 }
 
 impl Person {
+    /// With the tokens of a refresh.
+    pub async fn refreshed(&self, t: &TestApp) -> Person {
+        Person::from(t.refresh(&self.refresh_token).await.ok())
+    }
+
     pub fn get(&self, t: &TestApp, path: &str) -> Call {
         t.get(path).bearer(&self.access_token)
     }

@@ -98,6 +98,16 @@ impl Answer {
         assert!(found, "no {code} at {pointer}: {body}");
     }
 
+    /// Whether it names a field, or what is in it, and no other.
+    pub fn is_about(&self, pointer: &str) -> bool {
+        let body = self.json();
+        let errors = body["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let within = |named: &str| {
+            named.strip_prefix(pointer).is_some_and(|rest| matches!(rest.get(..1), None | Some("/")))
+        };
+        !errors.is_empty() && errors.iter().all(|error| within(error["pointer"].as_str().unwrap()))
+    }
+
     /// The code of a problem, if it is one.
     pub fn problem_code(&self) -> Option<String> {
         let is_problem = self.header("content-type") == "application/problem+json";

@@ -7,6 +7,7 @@ pub mod http;
 pub mod logs;
 pub mod process;
 pub mod proxy;
+pub mod requests;
 pub mod smtp;
 pub mod stream;
 pub mod upstream;
