@@ -2,10 +2,7 @@
 #![no_main]
 
 use bytes::Bytes;
-use digitalmistress::chat::{
-    provider::{ProviderError, ReplyPart},
-    providers::openai::decode,
-};
+use digitalmistress::chat::fuzzing::{ChatCompletions, ProviderError, ReplyPart, decode};
 use futures_util::{StreamExt as _, stream};
 use libfuzzer_sys::fuzz_target;
 
@@ -13,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 fn read(pieces: Vec<Bytes>) -> (String, Option<Result<ReplyPart, ProviderError>>) {
     let pieces = stream::iter(pieces.into_iter().map(Ok)).boxed();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let mut parts: Vec<_> = runtime.block_on(decode(pieces).collect());
+    let mut parts: Vec<_> = runtime.block_on(decode::<ChatCompletions>(pieces).collect());
     let text = parts
         .iter()
         .filter_map(|part| if let Ok(ReplyPart::Text(text)) = part { Some(text.as_str()) } else { None })

@@ -1,6 +1,9 @@
-use super::*;
-use crate::chat::provider::PromptMessage;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use proptest::prelude::*;
+
+use super::{super::reading::decode, *};
+use crate::chat::provider::{PromptMessage, ReplyPart};
 
 /// Text, and how it ended.
 type Read = (String, Result<FinishReason, ProviderError>, Option<TokenCount>);
@@ -8,7 +11,7 @@ type Read = (String, Result<FinishReason, ProviderError>, Option<TokenCount>);
 fn read(pieces: Vec<Vec<u8>>) -> Read {
     let pieces = stream::iter(pieces.into_iter().map(|piece| Ok(Bytes::from(piece)))).boxed();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let parts: Vec<_> = runtime.block_on(decode(pieces).collect());
+    let parts: Vec<_> = runtime.block_on(decode::<ChatCompletions>(pieces).collect());
     let (mut text, mut end, mut usage) = (String::new(), Err(ProviderError::Truncated), None);
     for part in parts {
         match part {
@@ -239,23 +242,4 @@ fn the_request_is_what_the_server_expects() {
     let openai = provider("https://api.openai.com/v1");
     assert_eq!(openai.endpoint.as_str(), "https://api.openai.com/v1/chat/completions");
     insta::assert_json_snapshot!("openai", openai.body(&prompt));
-}
-
-#[test]
-fn only_usable_waits_are_taken() {
-    for (name, value, wait) in [
-        ("retry-after", "7", Some(Duration::from_secs(7))),
-        ("retry-after", "0.5", Some(Duration::from_millis(500))),
-        ("retry-after-ms", "250", Some(Duration::from_millis(250))),
-        ("retry-after", "0", None),
-        ("retry-after", "-1", None),
-        ("retry-after", "999999999", None),
-        ("retry-after", "NaN", None),
-        ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", None),
-        ("x-other", "7", None),
-    ] {
-        let mut headers = HeaderMap::new();
-        headers.insert(reqwest::header::HeaderName::from_static(name), value.parse().unwrap());
-        assert_eq!(retry_after(&headers), wait, "{name}: {value}");
-    }
 }
