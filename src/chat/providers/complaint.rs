@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use reqwest::header::HeaderMap;
+use jiff::fmt::rfc2822;
+use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use serde_json::Value;
 
 use crate::chat::provider::ProviderError;
@@ -34,11 +35,6 @@ impl<'a> Complaint<'a> {
         Complaint { status, retry_after: None, error, is_answer: false }
     }
 
-    /// Whether it is an answer of its own: then nothing was generated.
-    pub fn is_answer(&self) -> bool {
-        self.is_answer
-    }
-
     /// The code or type of the error. Its message is left out: it may quote the key or the prompt.
     pub fn name(&self) -> String {
         let text = |name: &str| self.error.get(name).and_then(Value::as_str);
@@ -49,11 +45,34 @@ impl<'a> Complaint<'a> {
         name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')).take(64).collect()
     }
 
+    /// Whether the message has one of these texts in it, given in lower case. It is looked at and not kept: it may quote the
+    /// key or the prompt.
+    pub fn says(&self, texts: &[&str]) -> bool {
+        let message = self.error.get("message").and_then(Value::as_str).or_else(|| self.error.as_str());
+        let message = message.unwrap_or_default().to_lowercase();
+        texts.iter().any(|text| message.contains(text))
+    }
+
+    /// Whether the error has a field, by its JSON pointer (RFC 6901).
+    pub fn has(&self, pointer: &str) -> bool {
+        self.error.pointer(pointer).is_some_and(|value| !value.is_null())
+    }
+
     /// Status and name, for the operator's log.
     pub fn detail(&self) -> String {
         match self.status {
             Some(status) if self.is_answer => format!("HTTP {status} {}", self.name()),
             _ => self.name(),
+        }
+    }
+
+    /// What the status alone means, where the name does not say more.
+    pub fn by_status(&self) -> ProviderError {
+        match self.status {
+            Some(401 | 403 | 404) => ProviderError::Misconfigured(self.detail()),
+            Some(402) => ProviderError::OutOfCredit(self.detail()),
+            Some(429 | 503 | 529) => self.busy(),
+            _ => ProviderError::Failed(self.detail()),
         }
     }
 
@@ -63,10 +82,17 @@ impl<'a> Complaint<'a> {
     }
 }
 
-/// How long to wait, where the server says something usable.
+/// How long to wait, where the server says something usable: seconds, milliseconds in the header that OpenAI's SDKs
+/// read, or a date (RFC 9110, 10.2.3), which is compared with the server's own clock.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number("retry-after"))?;
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
+    let number = |name: HeaderName| text(name)?.parse::<f64>().ok();
+    let date = |name: HeaderName| rfc2822::parse(text(name)?).ok().map(|zoned| zoned.timestamp());
+    let milliseconds = number(HeaderName::from_static("retry-after-ms"));
+    let seconds = milliseconds
+        .map(|ms| ms / 1000.0)
+        .or_else(|| number(RETRY_AFTER))
+        .or_else(|| Some(date(RETRY_AFTER)?.duration_since(date(DATE)?).as_secs_f64()))?;
     let wait = Duration::try_from_secs_f64(seconds).ok()?;
     (!wait.is_zero() && wait <= MAX_RETRY_AFTER).then_some(wait)
 }
@@ -85,12 +111,18 @@ mod tests {
             ("retry-after", "-1", None),
             ("retry-after", "999999999", None),
             ("retry-after", "NaN", None),
-            ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", None),
+            ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", Some(Duration::from_mins(28))),
+            ("retry-after", "Wed, 21 Oct 2026 06:59:59 GMT", None),
+            ("retry-after", "Wed, 21 Oct 2036 07:28:00 GMT", None),
             ("x-other", "7", None),
         ] {
             let mut headers = HeaderMap::new();
-            headers.insert(reqwest::header::HeaderName::from_static(name), value.parse().unwrap());
+            headers.insert(DATE, "Wed, 21 Oct 2026 07:00:00 GMT".parse().unwrap());
+            headers.insert(HeaderName::from_static(name), value.parse().unwrap());
             assert_eq!(retry_after(&headers), wait, "{name}: {value}");
         }
+        let mut without_a_clock = HeaderMap::new();
+        without_a_clock.insert(RETRY_AFTER, "Wed, 21 Oct 2026 07:28:00 GMT".parse().unwrap());
+        assert_eq!(retry_after(&without_a_clock), None);
     }
 }

@@ -4,7 +4,10 @@
 //! shared: [`exchange`] makes the call, [`reading`] turns bytes into parts of a reply by way of [`sse`], and [`complaint`]
 //! reads what vendors say of their failures.
 
+pub(crate) mod anthropic;
 mod complaint;
+#[cfg(test)]
+mod conformance;
 pub(crate) mod demo;
 mod exchange;
 pub(crate) mod openai;
@@ -12,4 +15,4 @@ mod reading;
 mod sse;
 
 #[cfg(fuzzing)]
-pub use self::{openai::ChatCompletions, reading::decode};
+pub use self::{anthropic::Messages, openai::ChatCompletions, reading::decode};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use reqwest::{
     Client,
-    header::{AUTHORIZATION, HeaderValue},
+    header::{AUTHORIZATION, HeaderName, HeaderValue},
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -23,20 +23,31 @@ use crate::chat::provider::{
     ChatProvider, FinishReason, Model, Prompt, ProviderError, ReplyStream, Speaker, TokenCount,
 };
 
-/// OpenAI's own host wants some parameters that compatible servers do not know.
-const OPENAI_HOST: &str = "api.openai.com";
+/// The header in which Azure's deployments want the key.
+const AZURE_KEY: HeaderName = HeaderName::from_static("api-key");
 
 /// Where a server is, and how it is to be spoken to.
 #[derive(Clone, Debug)]
 pub struct OpenAiSettings {
-    /// With the version, as in the SDKs: `https://api.openai.com/v1`.
+    /// With the version, as in the SDKs: `https://api.openai.com/v1`. A query, such as Azure's `api-version`, is kept.
     pub base_url: url::Url,
     /// The key; servers on this machine often need none.
     pub api_key: Option<SecretString>,
+    /// Where the key goes.
+    pub auth: KeyPlace,
     /// The model.
     pub model: Model,
     /// How long the response's headers may take.
     pub headers_timeout: Duration,
+}
+
+/// The header in which a server wants its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// `Authorization: Bearer KEY`, nearly everywhere.
+    Bearer,
+    /// `api-key: KEY`, for Azure's deployments.
+    ApiKey,
 }
 
 /// A server that speaks Chat Completions.
@@ -44,7 +55,7 @@ pub struct OpenAi {
     settings: OpenAiSettings,
     client: Client,
     endpoint: url::Url,
-    authorization: Option<HeaderValue>,
+    key: Option<(HeaderName, HeaderValue)>,
 }
 
 impl OpenAi {
@@ -55,9 +66,13 @@ impl OpenAi {
     /// A sentence that says which setting cannot be used, without showing it.
     pub fn new(settings: OpenAiSettings, client: Client) -> Result<OpenAi, String> {
         let endpoint = exchange::endpoint(&settings.base_url, &["chat", "completions"])?;
-        let key = settings.api_key.as_ref();
-        let authorization = key.map(|key| exchange::secret_header("Bearer ", key)).transpose()?;
-        Ok(OpenAi { settings, client, endpoint, authorization })
+        let (header, prefix) = match settings.auth {
+            KeyPlace::Bearer => (AUTHORIZATION, "Bearer "),
+            KeyPlace::ApiKey => (AZURE_KEY, ""),
+        };
+        let key = settings.api_key.as_ref().map(|key| exchange::secret_header(prefix, key)).transpose()?;
+        let key = key.map(|key| (header, key));
+        Ok(OpenAi { settings, client, endpoint, key })
     }
 
     fn body(&self, prompt: &Prompt) -> Value {
@@ -76,16 +91,37 @@ impl OpenAi {
             "stream": true,
             "stream_options": {"include_usage": true},
         });
-        let is_openai = self.endpoint.host_str() == Some(OPENAI_HOST);
+        let host = Host::of(&self.endpoint);
         if let Some(fields) = body.as_object_mut() {
-            let limit = if is_openai { "max_completion_tokens" } else { "max_tokens" };
+            let limit = if host == Host::Other { "max_tokens" } else { "max_completion_tokens" };
             fields.insert(limit.into(), prompt.max_output_tokens.into());
-            if is_openai {
+            if host == Host::OpenAi {
                 let options = json!({"include_usage": true, "include_obfuscation": false});
                 fields.insert("stream_options".into(), options);
             }
         }
         body
+    }
+}
+
+/// Whose server it is. OpenAI's models refuse `max_tokens` by now; others know nothing else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Host {
+    OpenAi,
+    Azure,
+    Other,
+}
+
+impl Host {
+    fn of(endpoint: &url::Url) -> Host {
+        let host = endpoint.host_str().unwrap_or_default();
+        if host == "api.openai.com" {
+            Host::OpenAi
+        } else if host.ends_with(".azure.com") && endpoint.path().starts_with("/openai/") {
+            Host::Azure
+        } else {
+            Host::Other
+        }
     }
 }
 
@@ -97,8 +133,8 @@ impl ChatProvider for OpenAi {
 
     async fn reply(&self, prompt: Prompt) -> Result<ReplyStream, ProviderError> {
         let mut request = self.client.post(self.endpoint.clone()).json(&self.body(&prompt));
-        if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization.clone());
+        if let Some((header, key)) = &self.key {
+            request = request.header(header, key.clone());
         }
         exchange::send::<ChatCompletions>(request, self.settings.headers_timeout).await
     }
@@ -139,20 +175,18 @@ impl Wire for ChatCompletions {
     }
 
     fn judge(complaint: &Complaint<'_>) -> ProviderError {
-        let detail = complaint.detail();
-        if !complaint.is_answer() {
-            return match complaint.status {
-                Some(429 | 503 | 529) => complaint.busy(),
-                _ => ProviderError::Failed(detail),
-            };
-        }
-        match (complaint.status.unwrap_or_default(), complaint.name().as_str()) {
-            (400 | 413, "context_length_exceeded") => ProviderError::PromptTooLong,
-            (400 | 403 | 422, "content_filter" | "content_policy_violation") => ProviderError::Declined,
-            (401..=404, _) => ProviderError::Misconfigured(detail),
-            (429, "insufficient_quota") => ProviderError::OutOfCredit(detail),
-            (429 | 503 | 529, _) => complaint.busy(),
-            _ => ProviderError::Failed(detail),
+        match complaint.name().as_str() {
+            // The first is OpenAI's, the second llama.cpp's.
+            "context_length_exceeded" | "exceed_context_size_error" => ProviderError::PromptTooLong,
+            "content_filter" | "content_policy_violation" => ProviderError::Declined,
+            "insufficient_quota" => ProviderError::OutOfCredit(complaint.detail()),
+            // vLLM and OpenRouter have no name for it.
+            _ if complaint.says(&["maximum context length"]) => ProviderError::PromptTooLong,
+            // OpenRouter says with the status of a refused key that a prompt was flagged.
+            _ if complaint.status == Some(403) && complaint.has("/metadata/reasons") => {
+                ProviderError::Declined
+            }
+            _ => complaint.by_status(),
         }
     }
 }
