@@ -41,7 +41,7 @@ pub use self::{
 pub mod fuzzing {
     pub use super::{
         provider::{ProviderError, ReplyPart},
-        providers::{ChatCompletions, decode},
+        providers::{ChatCompletions, Messages, Wire, decode},
     };
 }
 

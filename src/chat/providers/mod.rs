@@ -15,4 +15,8 @@ mod reading;
 mod sse;
 
 #[cfg(fuzzing)]
-pub use self::{anthropic::Messages, openai::ChatCompletions, reading::decode};
+pub use self::{
+    anthropic::Messages,
+    openai::ChatCompletions,
+    reading::{Wire, decode},
+};
