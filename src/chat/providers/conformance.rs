@@ -440,7 +440,8 @@ async fn a_server_that_lingers_after_its_finish_reason_is_not_waited_for() {
         let words = [Word::Begin, Word::Text("a"), Word::Finish(FinishReason::Stop)];
         let said: String = words.iter().map(codec.say).collect();
         let pieces = stream::iter([Ok(Bytes::from(said))]).chain(stream::pending()).boxed();
-        let parts: Vec<Part> = (codec.decode)(pieces).collect().await;
-        assert_eq!(parts, [text("a"), finish(FinishReason::Stop)], "{}", codec.name);
+        let read = (codec.decode)(pieces).collect::<Vec<Part>>();
+        let parts = tokio::time::timeout(std::time::Duration::from_mins(1), read).await;
+        assert_eq!(parts.unwrap(), [text("a"), finish(FinishReason::Stop)], "{}", codec.name);
     }
 }
