@@ -16,7 +16,7 @@ use crate::{
     chat,
     chat::{
         Chat, NamedProvider, SharedReplyFilter,
-        providers::{demo::Demo, openai::OpenAi},
+        providers::{anthropic::Anthropic, demo::Demo, openai::OpenAi},
     },
     config::{Config, MailSettings, ProviderKind},
     jobs::Background,
@@ -225,15 +225,20 @@ fn breach_check(config: &Config) -> Result<Option<BreachCheck>, StartError> {
 }
 
 fn providers(config: &Config) -> Result<Vec<NamedProvider>, StartError> {
+    let limits = config.provider_limits;
+    let client = || {
+        http_client::build(limits.connect, limits.idle)
+            .map_err(|error| StartError::Setting(format!("no HTTP client: {error}")))
+    };
     let mut route = Vec::new();
     for settings in &config.route {
         let provider: Arc<dyn chat::provider::ChatProvider> = match &settings.kind {
             ProviderKind::Demo(demo) => Arc::new(Demo::new(demo.clone())),
             ProviderKind::OpenAi(openai) => {
-                let limits = config.provider_limits;
-                let client = http_client::build(limits.connect, limits.idle)
-                    .map_err(|error| StartError::Setting(format!("no HTTP client: {error}")))?;
-                Arc::new(OpenAi::new(openai.clone(), client).map_err(StartError::Setting)?)
+                Arc::new(OpenAi::new(openai.clone(), client()?).map_err(StartError::Setting)?)
+            }
+            ProviderKind::Anthropic(anthropic) => {
+                Arc::new(Anthropic::new(anthropic.clone(), client()?).map_err(StartError::Setting)?)
             }
         };
         route.push(NamedProvider { name: settings.name.clone(), provider });

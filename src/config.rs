@@ -2,6 +2,7 @@
 
 mod checks;
 mod layers;
+mod providers;
 mod reader;
 mod throttle;
 
@@ -18,13 +19,13 @@ use url::Url;
 
 pub use self::layers::Profile;
 use self::reader::Reader;
+pub use crate::chat::providers::openai::KeyPlace;
 use crate::{
     auth::{AuthSettings, PasswordRules, Policy},
     billing::{self, BillingSettings},
     chat::{
         ChatSettings, Companion, Companions, Intervals,
-        provider::Model,
-        providers::{demo::DemoSettings, openai::OpenAiSettings},
+        providers::{anthropic::AnthropicSettings, demo::DemoSettings, openai::OpenAiSettings},
     },
     platform::{
         db::{self, DatabaseSettings},
@@ -113,6 +114,8 @@ pub struct ProviderSettings {
 /// The kinds of provider.
 #[derive(Clone, Debug)]
 pub enum ProviderKind {
+    /// A server that speaks Anthropic's Messages.
+    Anthropic(AnthropicSettings),
     /// Rules instead of a model.
     Demo(DemoSettings),
     /// A server that speaks Chat Completions.
@@ -204,7 +207,7 @@ fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
     let companions = companions(r);
     let billing = billing(r, server.as_ref(), companions.as_ref());
     let provider_limits = provider_limits(r);
-    let route = route(r, profile);
+    let route = providers::route(r, profile);
     let mail = mail(r, profile);
     let log_level = r.choice(
         "log.level",
@@ -488,79 +491,6 @@ fn provider_limits(r: &mut Reader) -> Option<ProviderLimits> {
     let connect = r.duration("chat.connect_timeout");
     let idle = r.duration("chat.idle_timeout");
     Some(ProviderLimits { connect: connect?, idle: idle? })
-}
-
-fn route(r: &mut Reader, profile: Profile) -> Option<Vec<ProviderSettings>> {
-    let headers_timeout = r.duration("chat.headers_timeout");
-    let mut known = Vec::new();
-    for name in r.names_below("chat.providers") {
-        let kind = provider(r, profile, &name, headers_timeout);
-        known.push((name, kind));
-    }
-    let names = r.list("chat.route")?;
-    if names.is_empty() {
-        r.fault("chat.route", "names no provider");
-        return None;
-    }
-    let mut route = Vec::new();
-    for name in names {
-        let Some((name, (is_demo, kind))) = known.iter().find(|(known, _)| *known == name) else {
-            r.fault("chat.route", format!("names “{name}”, which is not among chat.providers"));
-            continue;
-        };
-        if *is_demo {
-            checks::routed_demo(r, profile, name);
-        }
-        route.push(kind.clone().map(|kind| ProviderSettings { name: name.clone(), kind }));
-    }
-    route.into_iter().collect()
-}
-
-/// A provider, and whether it is a demo: that is known also where the rest cannot be read.
-fn provider(
-    r: &mut Reader,
-    profile: Profile,
-    name: &str,
-    headers_timeout: Option<Duration>,
-) -> (bool, Option<ProviderKind>) {
-    let key = |field: &str| format!("chat.providers.{name}.{field}");
-    let is_demo = r.choice(&key("kind"), &[("demo", true), ("openai", false)]);
-    let model = r.needed_text(&key("model"));
-    let context_tokens = r.number(&key("context_tokens"), 256, 10_000_000);
-    let max_output_tokens = r.number(&key("max_output_tokens"), 16, 1_000_000);
-    if let (Some(context), Some(output)) = (context_tokens, max_output_tokens)
-        && output > context / 2
-    {
-        r.fault(
-            &key("max_output_tokens"),
-            "is more than half of context_tokens, and leaves too little for the conversation",
-        );
-    }
-    let Some(is_demo) = is_demo else {
-        // Which settings a provider has depends on what it is.
-        r.pass_over(&format!("chat.providers.{name}"));
-        return (false, None);
-    };
-    let model = || {
-        Some(Model { name: model?, context_tokens: context_tokens?, max_output_tokens: max_output_tokens? })
-    };
-    if is_demo {
-        let pace = r.pause(&key("pace"));
-        let demo = || Some(DemoSettings { model: model()?, pace: pace? });
-        return (true, demo().map(ProviderKind::Demo));
-    }
-    let base_url = r.url(&key("base_url"));
-    checks::provider_url(r, profile, &key("base_url"), base_url.as_ref());
-    let api_key = r.secret(&key("api_key"));
-    let openai = || {
-        Some(OpenAiSettings {
-            base_url: base_url?,
-            api_key: api_key?,
-            model: model()?,
-            headers_timeout: headers_timeout?,
-        })
-    };
-    (false, openai().map(ProviderKind::OpenAi))
 }
 
 fn mail(r: &mut Reader, profile: Profile) -> Option<MailSettings> {

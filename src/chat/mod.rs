@@ -38,6 +38,15 @@ pub use self::{
     service::{Chat, ChatError, PURGE_JOB, Start},
 };
 
+/// What the fuzz targets need.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use super::{
+        provider::{ProviderError, ReplyPart},
+        providers::{ChatCompletions, Messages, Wire, decode},
+    };
+}
+
 /// What the operator decides about the chat.
 #[derive(Clone, Debug)]
 pub struct ChatSettings {

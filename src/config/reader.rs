@@ -61,6 +61,11 @@ impl Reader {
         self.asked.extend(self.settings.keys().filter(|key| key.starts_with(&below)).cloned());
     }
 
+    /// Whether a setting that need not be there says something.
+    pub fn has(&mut self, key: &str) -> bool {
+        self.ask(key).is_some_and(|setting| setting.value.as_str().is_none_or(|text| !text.trim().is_empty()))
+    }
+
     fn ask(&mut self, key: &str) -> Option<Setting> {
         self.asked.insert(key.to_owned());
         self.settings.get(key).cloned()
@@ -206,6 +211,22 @@ impl Reader {
         self.get(key, |value| {
             let url = value.as_str().and_then(|text| Url::parse(text.trim()).ok());
             url.filter(is_plain).ok_or("an address such as https://api.example.com is needed".into())
+        })
+    }
+
+    /// As [`Reader::url`], but its query may hold `api-version`, which Azure wants. Anything else there may be a key.
+    pub fn provider_url(&mut self, key: &str) -> Option<Url> {
+        self.get(key, |value| {
+            let url = value.as_str().and_then(|text| Url::parse(text.trim()).ok());
+            let without_version = |url: &Url| {
+                let mut url = url.clone();
+                if url.query_pairs().all(|(name, _)| name == "api-version") {
+                    url.set_query(None);
+                }
+                url
+            };
+            url.filter(|url| is_plain(&without_version(url)))
+                .ok_or("an address such as https://api.example.com/v1 is needed".into())
         })
     }
 

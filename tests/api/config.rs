@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf};
 
-use digitalmistress::config::{Config, Profile, Sources};
+use digitalmistress::config::{Config, KeyPlace, Profile, ProviderKind, Sources};
 use secrecy::ExposeSecret as _;
 
 fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
@@ -302,6 +302,7 @@ fn a_fault_does_not_show_what_an_address_carries() {
     for url in [
         "https://user:canary@provider.example.com/v1",
         "https://provider.example.com/v1?key=canary",
+        "https://provider.example.com/v1?api-version=1&key=canary",
         "https://user:canary@",
         "ftp://user:canary@provider.example.com",
     ] {
@@ -309,6 +310,60 @@ fn a_fault_does_not_show_what_an_address_carries() {
         let faults = load(Profile::Production, &settings).unwrap_err().join("\n");
         assert!(faults.contains("BASE_URL") && !faults.contains("canary"), "{faults}");
     }
+}
+
+/// Settings of the provider of [`production`], in place of those that it has.
+fn with_provider(
+    more: &[(&'static str, &'static str)],
+    without: &[&str],
+) -> Result<Vec<ProviderKind>, String> {
+    let mut settings = with(production(), more);
+    settings.retain(|(name, _)| !without.iter().any(|field| name.ends_with(field)));
+    let config = load(Profile::Production, &settings).map_err(|faults| faults.join("\n"))?;
+    let text = format!("{config:?}");
+    assert!(!text.contains("canary"), "{text}");
+    Ok(config.route.into_iter().map(|provider| provider.kind).collect())
+}
+
+#[test]
+fn anthropic_needs_a_key_and_has_an_address() {
+    const KIND: (&str, &str) = ("DM__CHAT__PROVIDERS__MAIN__KIND", "anthropic");
+
+    let kinds = with_provider(&[KIND], &["MAIN__BASE_URL"]).unwrap();
+    let [ProviderKind::Anthropic(settings)] = &kinds[..] else { panic!("{kinds:?}") };
+    assert_eq!(settings.base_url.as_str(), "https://api.anthropic.com/");
+    assert_eq!(settings.api_key.expose_secret(), "sk-canary-key");
+
+    let kinds = with_provider(&[KIND], &[]).unwrap();
+    let [ProviderKind::Anthropic(settings)] = &kinds[..] else { panic!("{kinds:?}") };
+    assert_eq!(settings.base_url.as_str(), "https://provider.example.com/v1");
+
+    let faults = with_provider(&[KIND], &["MAIN__API_KEY"]).unwrap_err();
+    assert_eq!(faults, "DM__CHAT__PROVIDERS__MAIN__API_KEY is missing");
+    let exposed = ("DM__CHAT__PROVIDERS__MAIN__BASE_URL", "http://provider.example.com");
+    let faults = with_provider(&[KIND, exposed], &[]).unwrap_err();
+    assert_eq!(faults, "DM__CHAT__PROVIDERS__MAIN__BASE_URL is not https, and not on this machine");
+    let auth = ("DM__CHAT__PROVIDERS__MAIN__AUTH", "api-key");
+    let faults = with_provider(&[KIND, auth], &[]).unwrap_err();
+    assert_eq!(faults, "DM__CHAT__PROVIDERS__MAIN__AUTH is not a setting");
+}
+
+#[test]
+fn azure_is_openai_with_a_version_and_a_header_of_its_own() {
+    const AZURE: &str = "https://r.openai.azure.com/openai/deployments/d?api-version=2024-10-21";
+    let address = ("DM__CHAT__PROVIDERS__MAIN__BASE_URL", AZURE);
+    let place = |more: &[(&'static str, &'static str)]| {
+        let kinds = with_provider(more, &[])?;
+        let [ProviderKind::OpenAi(settings)] = &kinds[..] else { panic!("{kinds:?}") };
+        Ok::<_, String>((settings.auth, settings.base_url.to_string()))
+    };
+    let auth = |value| ("DM__CHAT__PROVIDERS__MAIN__AUTH", value);
+    assert_eq!(place(&[address, auth("api-key")]).unwrap(), (KeyPlace::ApiKey, AZURE.to_owned()));
+    assert_eq!(place(&[address, auth("bearer")]).unwrap().0, KeyPlace::Bearer);
+    assert_eq!(place(&[address]).unwrap().0, KeyPlace::Bearer);
+    assert_eq!(place(&[address, auth("")]).unwrap().0, KeyPlace::Bearer);
+    let faults = place(&[auth("basic")]).unwrap_err();
+    assert_eq!(faults, "DM__CHAT__PROVIDERS__MAIN__AUTH is “basic”; one of bearer, api-key is needed");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-// Our OpenAI client against somebody else's server: LiteLLM's proxy, which is what many people have in front of their
-// models. It answers by itself; nothing leaves this machine, but for the first installation.
+// Our codecs against somebody else's server: LiteLLM's proxy, which is what many people have in front of their models. It
+// speaks OpenAI's wire and Anthropic's; nothing leaves this machine, but for the first installation.
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -7,6 +7,7 @@ import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { Program, startServer } from '../js/server.mjs';
+import { startCompletions } from './completions.mjs';
 import { INSTALL_MS, install } from './python.mjs';
 
 const START_MS = 60_000;
@@ -14,22 +15,37 @@ const CASE_MS = 30_000;
 
 const KEY = 'sk-peer-3f1c9a7e5b2d';
 const WRONG_KEY = 'sk-peer-00f00f00f00f';
+/** The models are those of litellm.yaml. In Anthropic's wire it streams only what it translates. */
+const WIRES = [
+  { kind: 'openai', model: 'lighthouse' },
+  { kind: 'anthropic', model: 'lighthouse-translated' },
+];
 /** The same as in litellm.yaml. */
-const MODEL = 'lighthouse';
 const REPLY = 'The tide comes in slowly, and nobody is in a hurry.';
 const QUESTION = 'How is the sea this evening?';
 
 describe('LiteLLM as the provider', () => {
+  let completions;
   let proxy;
 
   before(
     async () => {
-      proxy = await startProxy(await install('litellm', 'requirements.txt'));
+      const bin = await install('litellm', 'requirements.txt');
+      completions = await startCompletions(REPLY);
+      proxy = await startProxy(bin, completions.base);
     },
     { timeout: INSTALL_MS + START_MS },
   );
-  after(() => proxy?.stop());
+  after(async () => {
+    await proxy?.stop();
+    await completions?.stop();
+  });
 
+  for (const wire of WIRES) describe(`in the wire of ${wire.kind}`, () => speaks(wire, () => proxy.base));
+});
+
+/** What holds in every wire that the proxy speaks. */
+function speaks({ kind, model }, base) {
   describe('with its key', () => {
     let server;
     let person;
@@ -52,7 +68,7 @@ describe('LiteLLM as the provider', () => {
       const finish = chunks.at(-1);
       assert.equal(finish.finishReason, 'stop');
       isCounted(finish.messageMetadata.usage);
-      assert.equal(finish.messageMetadata.model, MODEL);
+      assert.equal(finish.messageMetadata.model, model);
     });
 
     it('answers as JSON', { timeout: CASE_MS }, async () => {
@@ -61,7 +77,7 @@ describe('LiteLLM as the provider', () => {
       const { message, usage } = JSON.parse(text);
       assert.deepEqual(message.parts.map((part) => part.text), [REPLY]);
       assert.equal(message.metadata.status, 'complete');
-      assert.equal(message.metadata.model, MODEL);
+      assert.equal(message.metadata.model, model);
       isCounted(usage);
     });
 
@@ -99,16 +115,16 @@ describe('LiteLLM as the provider', () => {
     const name = 'DM__CHAT__PROVIDERS__PEER__';
     return {
       DM__CHAT__ROUTE: 'peer',
-      [`${name}KIND`]: 'openai',
-      [`${name}BASE_URL`]: proxy.base,
+      [`${name}KIND`]: kind,
+      [`${name}BASE_URL`]: base(),
       [`${name}API_KEY`]: key,
-      [`${name}MODEL`]: MODEL,
+      [`${name}MODEL`]: model,
       [`${name}CONTEXT_TOKENS`]: '8192',
       [`${name}MAX_OUTPUT_TOKENS`]: '500',
       DM__LOG__LEVEL: 'trace',
     };
   }
-});
+}
 
 /** Sends a message in a conversation of its own; all that was answered, headers included. */
 async function send(person, accept) {
@@ -149,12 +165,13 @@ function hides(output, secret) {
 }
 
 /** Starts the proxy on a free port of this machine; resolves when it is healthy. */
-async function startProxy(bin) {
+async function startProxy(bin, completions) {
   const config = fileURLToPath(new URL('litellm.yaml', import.meta.url));
   const args = ['--config', config, '--host', '127.0.0.1', '--port', '0', '--telemetry', 'False'];
   const env = {
     PATH: process.env.PATH,
     LITELLM_MASTER_KEY: KEY,
+    PEER_COMPLETIONS: completions,
     // Its lists come with the package; it would fetch newer ones.
     LITELLM_LOCAL_MODEL_COST_MAP: 'True',
     LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS: 'True',

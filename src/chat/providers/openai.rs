@@ -1,55 +1,53 @@
 //! OpenAI's Chat Completions stream, which most other servers speak too.
 //!
 //! Sources: the OpenAI API reference, and what compatible servers do in practice: text and finish reason in one chunk,
-//! usage in an extra chunk after the end or in every chunk, errors inside a 200, no `[DONE]`. So every field is optional,
-//! unknown ones pass by, and a reply is complete with a finish reason or `[DONE]`, whichever comes.
+//! usage in an extra chunk after the end or in every chunk, errors inside a 200, no `[DONE]`. So every field is optional
+//! and unknown ones pass by.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures_util::{
-    StreamExt as _,
-    stream::{self, BoxStream},
-};
 use reqwest::{
-    Client, Response, StatusCode,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue},
+    Client,
+    header::{AUTHORIZATION, HeaderName, HeaderValue},
 };
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout, timeout_at};
 
-use super::sse::SseParser;
+use super::{
+    complaint::Complaint,
+    exchange,
+    reading::{Parts, Wire},
+};
 use crate::chat::provider::{
-    ChatProvider, FinishReason, Model, Prompt, ProviderError, ReplyPart, ReplyStream, Speaker, TimeLimit,
-    TokenCount,
+    ChatProvider, FinishReason, Model, Prompt, ProviderError, ReplyStream, Speaker, TokenCount,
 };
 
-/// The most of an error's body that is read.
-const MAX_ERROR_BODY: usize = 16 * 1024;
-/// The most of an answer that is not a stream.
-const MAX_JSON_BODY: usize = 1024 * 1024;
-/// How long an error's body may take: its status has said what matters.
-const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the count of tokens and the end mark may take after the finish reason.
-const AFTER_FINISH: Duration = Duration::from_secs(3);
-/// The longest wait that a provider may ask for.
-const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
-/// OpenAI's own host wants some parameters that compatible servers do not know.
-const OPENAI_HOST: &str = "api.openai.com";
+/// The header in which Azure's deployments want the key.
+const AZURE_KEY: HeaderName = HeaderName::from_static("api-key");
 
 /// Where a server is, and how it is to be spoken to.
 #[derive(Clone, Debug)]
 pub struct OpenAiSettings {
-    /// With the version, as in the SDKs: `https://api.openai.com/v1`.
+    /// With the version, as in the SDKs: `https://api.openai.com/v1`. A query, such as Azure's `api-version`, is kept.
     pub base_url: url::Url,
     /// The key; servers on this machine often need none.
     pub api_key: Option<SecretString>,
+    /// Where the key goes.
+    pub auth: KeyPlace,
     /// The model.
     pub model: Model,
     /// How long the response's headers may take.
     pub headers_timeout: Duration,
+}
+
+/// The header in which a server wants its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// `Authorization: Bearer KEY`, nearly everywhere.
+    Bearer,
+    /// `api-key: KEY`, for Azure's deployments.
+    ApiKey,
 }
 
 /// A server that speaks Chat Completions.
@@ -57,7 +55,7 @@ pub struct OpenAi {
     settings: OpenAiSettings,
     client: Client,
     endpoint: url::Url,
-    authorization: Option<HeaderValue>,
+    key: Option<(HeaderName, HeaderValue)>,
 }
 
 impl OpenAi {
@@ -67,19 +65,14 @@ impl OpenAi {
     ///
     /// A sentence that says which setting cannot be used, without showing it.
     pub fn new(settings: OpenAiSettings, client: Client) -> Result<OpenAi, String> {
-        let mut endpoint = settings.base_url.clone();
-        endpoint
-            .path_segments_mut()
-            .map_err(|()| "the base URL cannot have a path")?
-            .pop_if_empty()
-            .extend(["chat", "completions"]);
-        let authorization = settings.api_key.as_ref().map(|key| {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret()))
-                .map_err(|_| "the API key holds characters that no header may hold")?;
-            value.set_sensitive(true);
-            Ok::<_, String>(value)
-        });
-        Ok(OpenAi { authorization: authorization.transpose()?, settings, client, endpoint })
+        let endpoint = exchange::endpoint(&settings.base_url, &["chat", "completions"])?;
+        let (header, prefix) = match settings.auth {
+            KeyPlace::Bearer => (AUTHORIZATION, "Bearer "),
+            KeyPlace::ApiKey => (AZURE_KEY, ""),
+        };
+        let key = settings.api_key.as_ref().map(|key| exchange::secret_header(prefix, key)).transpose()?;
+        let key = key.map(|key| (header, key));
+        Ok(OpenAi { settings, client, endpoint, key })
     }
 
     fn body(&self, prompt: &Prompt) -> Value {
@@ -98,16 +91,37 @@ impl OpenAi {
             "stream": true,
             "stream_options": {"include_usage": true},
         });
-        let is_openai = self.endpoint.host_str() == Some(OPENAI_HOST);
+        let host = Host::of(&self.endpoint);
         if let Some(fields) = body.as_object_mut() {
-            let limit = if is_openai { "max_completion_tokens" } else { "max_tokens" };
+            let limit = if host == Host::Other { "max_tokens" } else { "max_completion_tokens" };
             fields.insert(limit.into(), prompt.max_output_tokens.into());
-            if is_openai {
+            if host == Host::OpenAi {
                 let options = json!({"include_usage": true, "include_obfuscation": false});
                 fields.insert("stream_options".into(), options);
             }
         }
         body
+    }
+}
+
+/// Whose server it is. OpenAI's models refuse `max_tokens` by now; others know nothing else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Host {
+    OpenAi,
+    Azure,
+    Other,
+}
+
+impl Host {
+    fn of(endpoint: &url::Url) -> Host {
+        let host = endpoint.host_str().unwrap_or_default();
+        if host == "api.openai.com" {
+            Host::OpenAi
+        } else if host.ends_with(".azure.com") && endpoint.path().starts_with("/openai/") {
+            Host::Azure
+        } else {
+            Host::Other
+        }
     }
 }
 
@@ -119,167 +133,71 @@ impl ChatProvider for OpenAi {
 
     async fn reply(&self, prompt: Prompt) -> Result<ReplyStream, ProviderError> {
         let mut request = self.client.post(self.endpoint.clone()).json(&self.body(&prompt));
-        if let Some(authorization) = &self.authorization {
-            request = request.header(reqwest::header::AUTHORIZATION, authorization.clone());
+        if let Some((header, key)) = &self.key {
+            request = request.header(header, key.clone());
         }
-        let response = timeout(self.settings.headers_timeout, request.send())
-            .await
-            .map_err(|_| ProviderError::TimedOut(TimeLimit::Headers))?
-            .map_err(|error| transport(&error, TimeLimit::Headers))?;
-        if response.status() != StatusCode::OK {
-            return Err(refusal(response).await);
-        }
-        if response.headers().contains_key(CONTENT_ENCODING) {
-            return Err(ProviderError::Protocol("a compressed answer, which was not asked for".into()));
-        }
-        match content_type(response.headers()).as_str() {
-            // Some servers and proxies do not name a stream one. What is none has no end mark and fails.
-            "text/event-stream" | "text/plain" | "" => Ok(events(response)),
-            "application/json" => whole(response).await,
-            _ => Err(ProviderError::Protocol("neither a stream nor JSON".into())),
-        }
+        exchange::send::<ChatCompletions>(request, self.settings.headers_timeout).await
     }
 }
 
-/// Reads the stream of a response.
-fn events(response: Response) -> ReplyStream {
-    let bytes =
-        response.bytes_stream().map(|piece| piece.map_err(|error| transport(&error, TimeLimit::Idle)));
-    decode(bytes.boxed())
-}
-
-/// Turns the bytes of a stream, in whatever pieces, into parts of a reply.
-pub fn decode(bytes: BoxStream<'static, Result<Bytes, ProviderError>>) -> ReplyStream {
-    struct Reading {
-        bytes: BoxStream<'static, Result<Bytes, ProviderError>>,
-        parser: Option<SseParser>,
-        decoder: Decoder,
-        until: Option<Instant>,
-    }
-
-    let reading =
-        Reading { bytes, parser: Some(SseParser::default()), decoder: Decoder::default(), until: None };
-    stream::unfold(reading, |mut reading| async move {
-        loop {
-            if let Some(part) = reading.decoder.ready.pop_front() {
-                return Some((part, reading));
-            }
-            let parser = reading.parser.as_mut()?;
-            let next = match reading.until {
-                Some(until) => timeout_at(until, reading.bytes.next()).await.unwrap_or(None),
-                None => reading.bytes.next().await,
-            };
-            match next {
-                Some(Ok(piece)) => {
-                    let mut events = Vec::new();
-                    let result = parser.push(&piece, &mut events);
-                    for data in &events {
-                        reading.decoder.event(data);
-                    }
-                    if let Err(error) = result {
-                        reading.decoder.broken(ProviderError::Protocol(error.to_string()));
-                    }
-                }
-                Some(Err(error)) => reading.decoder.broken(error),
-                None => {
-                    if let Some(data) = reading.parser.take().and_then(SseParser::finish) {
-                        reading.decoder.cut_off_event(&data);
-                    }
-                    reading.decoder.broken(ProviderError::Truncated);
-                }
-            }
-            let has_said_more = !reading.decoder.ready.is_empty();
-            if reading.decoder.is_over {
-                reading.parser = None;
-            } else if reading.decoder.finish.is_some() && (has_said_more || reading.until.is_none()) {
-                // A server that only keeps the connection open from here on has said everything.
-                reading.until = Instant::now().checked_add(AFTER_FINISH);
-            }
-        }
-    })
-    .boxed()
-}
-
-/// Makes parts of events.
+/// The wire format.
 #[derive(Default)]
-struct Decoder {
-    ready: VecDeque<Result<ReplyPart, ProviderError>>,
-    finish: Option<FinishReason>,
-    is_over: bool,
-}
+pub struct ChatCompletions;
 
-impl Decoder {
-    fn event(&mut self, data: &str) {
-        if self.is_over || data.trim().is_empty() {
-            return;
-        }
-        // As the SDKs do: whatever stands behind the mark.
-        if data.trim_start().starts_with("[DONE]") {
-            self.over(self.finish.unwrap_or(FinishReason::Stop));
-            return;
-        }
-        match serde_json::from_str::<Value>(data) {
-            Ok(chunk) => self.chunk(&chunk),
-            Err(_) => self.broken(ProviderError::Protocol("an event that is not JSON".into())),
-        }
+impl Wire for ChatCompletions {
+    /// As the SDKs do: whatever stands behind the mark.
+    fn is_end_mark(data: &str) -> bool {
+        data.trim_start().starts_with("[DONE]")
     }
 
-    /// An event that the end of the stream cut off counts if it is the end mark or whole JSON.
-    fn cut_off_event(&mut self, data: &str) {
-        if data.starts_with("[DONE]") || serde_json::from_str::<Value>(data).is_ok() {
-            self.event(data);
-        }
-    }
-
-    fn chunk(&mut self, chunk: &Value) {
+    fn chunk(&mut self, chunk: &Value, parts: &mut Parts) {
         if let Some(error) = chunk.get("error").filter(|error| !error.is_null()) {
-            self.broken(failure_inside(error));
+            parts.broken(Self::judge(&Complaint::inside(error)));
             return;
         }
         // Empty choices are legal anywhere; others than the first were not asked for.
         if let Some(choice) = chunk.get("choices").and_then(|choices| choices.get(0)) {
             // A whole answer, which is not a stream, has a message in place of the delta.
-            if let Some(delta) = choice.get("delta").or_else(|| choice.get("message")) {
-                self.delta(delta);
+            if let Some(content) = choice.get("delta").or_else(|| choice.get("message")) {
+                delta(content, parts);
             }
             match choice.get("finish_reason").and_then(Value::as_str) {
-                Some("error") => return self.broken(ProviderError::Failed("finish_reason error".into())),
+                Some("error") => return parts.broken(ProviderError::Failed("finish_reason error".into())),
                 // Some servers write the empty text where others write null.
                 None | Some("") => {}
-                Some(reason) => self.finish = Some(finish_reason(reason)),
+                Some(reason) => parts.finish(finish_reason(reason)),
             }
         }
         let groq = || chunk.get("x_groq").and_then(|groq| groq.get("usage"));
-        self.ready.extend(chunk.get("usage").and_then(usage).or_else(|| groq().and_then(usage)).map(Ok));
+        if let Some(count) = chunk.get("usage").and_then(usage).or_else(|| groq().and_then(usage)) {
+            parts.usage(count);
+        }
     }
 
-    fn delta(&mut self, delta: &Value) {
-        let text = |name: &str| delta.get(name).map(text_of).filter(|text| !text.is_empty());
-        if text("reasoning_content").or_else(|| text("reasoning")).is_some() {
-            self.ready.push_back(Ok(ReplyPart::Reasoning));
-        }
-        // Also after a finish reason: some servers repeat one in every chunk.
-        let parts = [text("content"), text("refusal")].into_iter().flatten();
-        self.ready.extend(parts.map(|text| Ok(ReplyPart::Text(text))));
-    }
-
-    /// The stream broke. After a finish reason nothing was lost but the usage.
-    fn broken(&mut self, error: ProviderError) {
-        if self.is_over {
-            return;
-        }
-        match self.finish {
-            Some(reason) => self.over(reason),
-            None => {
-                self.is_over = true;
-                self.ready.push_back(Err(error));
+    fn judge(complaint: &Complaint<'_>) -> ProviderError {
+        match complaint.name().as_str() {
+            // The first is OpenAI's, the second llama.cpp's.
+            "context_length_exceeded" | "exceed_context_size_error" => ProviderError::PromptTooLong,
+            "content_filter" | "content_policy_violation" => ProviderError::Declined,
+            "insufficient_quota" => ProviderError::OutOfCredit(complaint.detail()),
+            // vLLM and OpenRouter have no name for it.
+            _ if complaint.says(&["maximum context length"]) => ProviderError::PromptTooLong,
+            // OpenRouter says with the status of a refused key that a prompt was flagged.
+            _ if complaint.status == Some(403) && complaint.has("/metadata/reasons") => {
+                ProviderError::Declined
             }
+            _ => complaint.by_status(),
         }
     }
+}
 
-    fn over(&mut self, reason: FinishReason) {
-        self.is_over = true;
-        self.ready.push_back(Ok(ReplyPart::Finish(reason)));
+fn delta(delta: &Value, parts: &mut Parts) {
+    let text = |name: &str| delta.get(name).map(text_of).filter(|text| !text.is_empty());
+    if text("reasoning_content").or_else(|| text("reasoning")).is_some() {
+        parts.reasoning();
+    }
+    for text in [text("content"), text("refusal")].into_iter().flatten() {
+        parts.text(&text);
     }
 }
 
@@ -295,79 +213,11 @@ fn text_of(content: &Value) -> String {
 }
 
 /// A count of tokens. An object without one counts nothing, and must not pass for a count of zero.
-fn usage(usage: &Value) -> Option<ReplyPart> {
+fn usage(usage: &Value) -> Option<TokenCount> {
     let tokens = |name: &str| usage.get(name).and_then(Value::as_u64);
     let (input, output) = (tokens("prompt_tokens"), tokens("completion_tokens"));
     input.or(output)?;
-    Some(ReplyPart::Usage(TokenCount { input: input.unwrap_or(0), output: output.unwrap_or(0) }))
-}
-
-/// Reads an answer that came whole although a stream was asked for.
-async fn whole(response: Response) -> Result<ReplyStream, ProviderError> {
-    let body = limited(response, MAX_JSON_BODY).await?;
-    let answer: Value = serde_json::from_slice(&body)
-        .map_err(|_| ProviderError::Protocol("a body that is not JSON".into()))?;
-    let mut decoder = Decoder::default();
-    decoder.chunk(&answer);
-    decoder.broken(ProviderError::Truncated);
-    match decoder.ready.pop_front() {
-        Some(Err(error)) => Err(error),
-        Some(first) => Ok(stream::iter(std::iter::once(first).chain(decoder.ready)).boxed()),
-        None => Err(ProviderError::Truncated),
-    }
-}
-
-async fn limited(response: Response, most: usize) -> Result<Vec<u8>, ProviderError> {
-    let mut pieces = response.bytes_stream();
-    let mut body = Vec::new();
-    while let Some(piece) = pieces.next().await {
-        body.extend_from_slice(&piece.map_err(|error| transport(&error, TimeLimit::Idle))?);
-        if body.len() > most {
-            return Err(ProviderError::Protocol("a body that is too long".into()));
-        }
-    }
-    Ok(body)
-}
-
-/// What a status other than 200 means to the caller.
-async fn refusal(response: Response) -> ProviderError {
-    let status = response.status();
-    let retry_after = retry_after(response.headers());
-    let body = timeout(ERROR_BODY_TIMEOUT, limited(response, MAX_ERROR_BODY)).await;
-    let body = body.ok().and_then(Result::ok).unwrap_or_default();
-    let error: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let name = error.get("error").map(error_name).unwrap_or_default();
-    let detail = format!("HTTP {} {name}", status.as_u16());
-    match (status.as_u16(), name.as_str()) {
-        (400 | 413, "context_length_exceeded") => ProviderError::PromptTooLong,
-        (400 | 403 | 422, "content_filter" | "content_policy_violation") => ProviderError::Declined,
-        (401..=404, _) => ProviderError::Misconfigured(detail),
-        (429, "insufficient_quota") => ProviderError::OutOfCredit(detail),
-        (429 | 503 | 529, _) => ProviderError::Busy { detail, retry_after },
-        (300..=399, _) => ProviderError::Protocol("a redirect".into()),
-        _ => ProviderError::Failed(detail),
-    }
-}
-
-/// What an error inside a stream means. Some servers send the status that it would have had as the code.
-fn failure_inside(error: &Value) -> ProviderError {
-    let code = error.get("code");
-    let status = code.and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok()));
-    let detail = error_name(error);
-    match status {
-        Some(429 | 503 | 529) => ProviderError::Busy { detail, retry_after: None },
-        _ => ProviderError::Failed(detail),
-    }
-}
-
-/// The code or type of an error object. Its message is left out: it may quote the key or the prompt.
-fn error_name(error: &Value) -> String {
-    let text = |name: &str| error.get(name).and_then(Value::as_str);
-    // Some servers repeat the status as the code; then the type says more.
-    let code = text("code").filter(|code| code.parse::<u16>().is_err());
-    let number = || error.get("code").map(Value::to_string);
-    let name = code.or_else(|| text("type")).map(str::to_owned).or_else(number).unwrap_or_default();
-    name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')).take(64).collect()
+    Some(TokenCount { input: input.unwrap_or(0), output: output.unwrap_or(0) })
 }
 
 fn finish_reason(name: &str) -> FinishReason {
@@ -377,28 +227,6 @@ fn finish_reason(name: &str) -> FinishReason {
         "content_filter" => FinishReason::ContentFilter,
         _ => FinishReason::Other,
     }
-}
-
-fn content_type(headers: &HeaderMap) -> String {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
-}
-
-/// How long to wait, where the server says something usable.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number("retry-after"))?;
-    let wait = Duration::try_from_secs_f64(seconds).ok()?;
-    (!wait.is_zero() && wait <= MAX_RETRY_AFTER).then_some(wait)
-}
-
-/// A failure below HTTP. The text names no address: it may hold a password.
-fn transport(error: &reqwest::Error, limit: TimeLimit) -> ProviderError {
-    if error.is_timeout() {
-        return ProviderError::TimedOut(if error.is_connect() { TimeLimit::Connect } else { limit });
-    }
-    let what = if error.is_connect() { "no connection" } else { "the connection broke" };
-    ProviderError::Unreachable(what.into())
 }
 
 #[cfg(test)]

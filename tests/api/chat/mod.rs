@@ -1,5 +1,6 @@
 //! Conversations with companions.
 
+mod anthropic;
 mod context;
 mod conversations;
 mod filter;

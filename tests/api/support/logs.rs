@@ -27,10 +27,18 @@ impl io::Write for Sink {
 
 impl Logs {
     pub fn listen() -> Logs {
+        Self::listen_to(tracing::Level::INFO)
+    }
+
+    /// The same, with more or less of it.
+    pub fn listen_to(level: tracing::Level) -> Logs {
         let text: Arc<Mutex<Vec<u8>>> = Arc::default();
         let sink = Sink(text.clone());
-        let subscriber =
-            tracing_subscriber::fmt().with_ansi(false).with_writer(move || sink.clone()).finish();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_ansi(false)
+            .with_writer(move || sink.clone())
+            .finish();
         Logs { text, _guard: tracing::subscriber::set_default(subscriber) }
     }
 

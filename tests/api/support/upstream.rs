@@ -1,4 +1,7 @@
-//! A provider that says exactly what a test tells it to, byte by byte, over a real socket.
+//! A provider that says exactly what a test tells it to, byte by byte, over a real socket. The words at the end are those of
+//! Chat Completions; [`anthropic`] has those of Messages.
+
+pub mod anthropic;
 
 use std::sync::{Arc, Mutex};
 
@@ -63,9 +66,14 @@ impl Upstream {
 
     /// Settings that make it the only provider.
     pub fn settings(&self) -> Vec<(&str, &str)> {
+        self.settings_as("openai")
+    }
+
+    /// The same, as a provider of some kind.
+    pub fn settings_as<'a>(&'a self, kind: &'a str) -> Vec<(&'a str, &'a str)> {
         vec![
             ("DM__CHAT__ROUTE", "upstream"),
-            ("DM__CHAT__PROVIDERS__UPSTREAM__KIND", "openai"),
+            ("DM__CHAT__PROVIDERS__UPSTREAM__KIND", kind),
             ("DM__CHAT__PROVIDERS__UPSTREAM__BASE_URL", &self.url),
             ("DM__CHAT__PROVIDERS__UPSTREAM__API_KEY", "sk-test-key"),
             ("DM__CHAT__PROVIDERS__UPSTREAM__MODEL", "test-model"),
