@@ -1,5 +1,6 @@
 //! Typed settings: read in layers, judged as a whole, with every fault reported at once.
 
+mod chat;
 mod checks;
 mod layers;
 mod reader;
@@ -22,7 +23,7 @@ use crate::{
     auth::{AuthSettings, PasswordRules, Policy},
     billing::{self, BillingSettings},
     chat::{
-        ChatSettings, Companion, Companions, Intervals,
+        ChatSettings, Companion, Companions,
         provider::Model,
         providers::{demo::DemoSettings, openai::OpenAiSettings},
     },
@@ -200,10 +201,10 @@ fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
     let auth = auth(r, server.as_ref());
     let breach_check_url = r.optional_url("auth.breach_check_url");
     checks::breach_check_url(r, profile, breach_check_url.as_ref().and_then(Option::as_ref));
-    let chat = chat(r);
     let companions = companions(r);
     let billing = billing(r, server.as_ref(), companions.as_ref());
     let provider_limits = provider_limits(r);
+    let chat = chat::read(r, provider_limits);
     let route = route(r, profile);
     let mail = mail(r, profile);
     let log_level = r.choice(
@@ -430,24 +431,6 @@ fn free_tier(r: &mut Reader, ids: Vec<String>, companions: &Companions) -> Optio
     Some(included)
 }
 
-fn chat(r: &mut Reader) -> Option<ChatSettings> {
-    let first_token_timeout = r.duration("chat.first_token_timeout");
-    let total_timeout = r.duration("chat.total_timeout");
-    let detached_grace = r.duration("chat.detached_grace");
-    let lease = r.duration("chat.lease");
-    let generations_per_user = r.number("chat.generations_per_user", 1, 100);
-    let max_generations = r.number("chat.max_generations", 1, 1_000_000);
-    Some(ChatSettings {
-        first_token_timeout: first_token_timeout?,
-        total_timeout: total_timeout?,
-        detached_grace: detached_grace?,
-        lease: lease?,
-        generations_per_user: generations_per_user?,
-        max_generations: max_generations?,
-        intervals: Intervals::default(),
-    })
-}
-
 fn companions(r: &mut Reader) -> Option<Companions> {
     let mut companions = Vec::new();
     for id in r.names_below("chat.companions") {
@@ -502,9 +485,12 @@ fn route(r: &mut Reader, profile: Profile) -> Option<Vec<ProviderSettings>> {
         r.fault("chat.route", "names no provider");
         return None;
     }
-    let mut route = Vec::new();
-    for name in names {
-        let Some((name, (is_demo, kind))) = known.iter().find(|(known, _)| *known == name) else {
+    let mut route: Vec<Option<ProviderSettings>> = Vec::new();
+    for (place, name) in names.iter().enumerate() {
+        if names.iter().take(place).any(|earlier| earlier == name) {
+            r.fault("chat.route", format!("names “{name}” twice"));
+        }
+        let Some((name, (is_demo, kind))) = known.iter().find(|(known, _)| known == name) else {
             r.fault("chat.route", format!("names “{name}”, which is not among chat.providers"));
             continue;
         };

@@ -34,7 +34,7 @@ const MAX_JSON_BODY: usize = 1024 * 1024;
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the count of tokens and the end mark may take after the finish reason.
 const AFTER_FINISH: Duration = Duration::from_secs(3);
-/// The longest wait that a provider may ask for.
+/// The longest wait that is passed on, whatever a provider asks for.
 const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 /// OpenAI's own host wants some parameters that compatible servers do not know.
 const OPENAI_HOST: &str = "api.openai.com";
@@ -345,6 +345,9 @@ async fn refusal(response: Response) -> ProviderError {
         (429, "insufficient_quota") => ProviderError::OutOfCredit(detail),
         (429 | 503 | 529, _) => ProviderError::Busy { detail, retry_after },
         (300..=399, _) => ProviderError::Protocol("a redirect".into()),
+        // 524 is what Cloudflare says for 504.
+        (408 | 504 | 524, _) => ProviderError::Lost(detail),
+        (400..=499, _) => ProviderError::Rejected(detail),
         _ => ProviderError::Failed(detail),
     }
 }
@@ -389,7 +392,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
     let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number("retry-after"))?;
     let wait = Duration::try_from_secs_f64(seconds).ok()?;
-    (!wait.is_zero() && wait <= MAX_RETRY_AFTER).then_some(wait)
+    (!wait.is_zero()).then_some(wait.min(MAX_RETRY_AFTER))
 }
 
 /// A failure below HTTP. The text names no address: it may hold a password.
@@ -397,8 +400,10 @@ fn transport(error: &reqwest::Error, limit: TimeLimit) -> ProviderError {
     if error.is_timeout() {
         return ProviderError::TimedOut(if error.is_connect() { TimeLimit::Connect } else { limit });
     }
-    let what = if error.is_connect() { "no connection" } else { "the connection broke" };
-    ProviderError::Unreachable(what.into())
+    if error.is_connect() {
+        return ProviderError::Unreachable("no connection".into());
+    }
+    ProviderError::Lost("the connection broke".into())
 }
 
 #[cfg(test)]

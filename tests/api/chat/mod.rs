@@ -2,10 +2,12 @@
 
 mod context;
 mod conversations;
+mod faults;
 mod generations;
 mod listening;
 mod openai;
 mod quota;
+mod routing;
 mod send;
 mod settling;
 mod stream;
