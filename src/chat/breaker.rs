@@ -92,6 +92,11 @@ impl Breaker {
         }
     }
 
+    /// Whether everything is let through.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed(_))
+    }
+
     /// The provider has begun to answer. A probe has succeeded with that: a reply may go on for minutes, and how it ends counts
     /// like any other's.
     pub fn has_answered(&mut self, permit: &mut Permit) {
@@ -158,6 +163,11 @@ impl SharedBreaker {
                 Err(open)
             }
         }
+    }
+
+    /// Whether everything is let through. It may be otherwise when leave is asked for.
+    pub fn is_closed(&self) -> bool {
+        self.with(|breaker| breaker.is_closed())
     }
 
     /// Does something to the breaker, and tells of the change of state where that made one.

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Chat, NamedProvider,
-    breaker::Health,
+    breaker::{Health, IsOpen, Pass},
     provider::{FinishReason, ProviderError},
     relay::Tally,
     supervisor::{Ending, Task},
@@ -132,17 +132,22 @@ impl Chat {
         let mut last: Option<(&str, Ending)> = None;
         let mut open_for: Option<Duration> = None;
         for candidate in &self.parts().route {
+            let pass = match candidate.breaker.admit() {
+                Ok(pass) => pass,
+                Err(IsOpen { wait }) => {
+                    open_for = Some(open_for.map_or(wait, |other| other.min(wait)));
+                    continue;
+                }
+            };
             if let Some((provider, Ending::Failed(error))) = &last {
                 let next = &candidate.name;
                 tracing::warn!(provider, next, %error, "a provider failed before its first word");
             }
-            match self.ask(task, candidate, tally).await {
-                Ok(ending) if task.generation.len() > 0 || !may_be_answered_elsewhere(&ending) => {
-                    return ending;
-                }
-                Ok(ending) => last = Some((&candidate.name, ending)),
-                Err(wait) => open_for = Some(open_for.map_or(wait, |other| other.min(wait))),
+            let ending = self.ask(task, candidate, pass, tally).await;
+            if task.generation.len() > 0 || !may_be_answered_elsewhere(&ending) {
+                return ending;
             }
+            last = Some((&candidate.name, ending));
         }
         let retry_after = open_for.filter(|wait| !wait.is_zero());
         let detail = "left alone after too many failures".to_owned();
@@ -150,35 +155,37 @@ impl Chat {
         last.map_or(Ending::Failed(ProviderError::Busy { detail, retry_after }), |(_, ending)| ending)
     }
 
-    /// Asks one provider, and again where that is of use, until it has said a word or its time for one is over. `Err` says how
-    /// long its breaker stays open; then it was not asked.
+    /// Asks one provider, and again where that is of use, until it has said a word or its time for one is over.
     async fn ask(
         &self,
         task: &Task,
         candidate: &NamedProvider,
+        mut pass: Pass<'_>,
         tally: &Mutex<Tally>,
-    ) -> Result<Ending, Duration> {
+    ) -> Ending {
         let settings = &self.parts().settings;
         let started = Instant::now();
         let first_word_by = started.checked_add(settings.first_token_timeout).unwrap_or(started);
-        let mut pass = candidate.breaker.admit().map_err(|open| open.wait)?;
         let mut attempt = 1;
         loop {
             let ending = self.read_provider(task, candidate, tally, first_word_by, &mut pass).await;
             let has_text = task.generation.len() > 0;
             let (outcome, health) = judge(&ending, has_text);
             pass.end(outcome, health);
-            let Ending::Failed(error) = &ending else { return Ok(ending) };
+            let Ending::Failed(error) = &ending else { return ending };
             if has_text {
-                return Ok(ending);
+                return ending;
             }
             // A prompt that was too long is the same again; a shorter one for one more attempt would be made here.
             let left = first_word_by.saturating_duration_since(Instant::now());
             let Some(pause) = settings.retry.pause(error, attempt, left, &*self.parts().random) else {
-                return Ok(ending);
+                return ending;
             };
+            if !candidate.breaker.is_closed() {
+                return ending; // There is nothing to wait for.
+            }
             sleep(pause).await;
-            let Ok(again) = candidate.breaker.admit() else { return Ok(ending) };
+            let Ok(again) = candidate.breaker.admit() else { return ending };
             tracing::warn!(provider = candidate.name, %error, attempt, "a provider is asked again");
             (pass, attempt) = (again, attempt.saturating_add(1));
         }

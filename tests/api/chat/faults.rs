@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     app::{Person, TestApp},
+    logs::Logs,
     upstream::{Received, Step, Upstream, bytes, delta, finish, json_answer, reply, route, stream_head},
 };
 
@@ -30,7 +31,20 @@ impl EndsBy {
             EndsBy::Idle => ("DM__CHAT__IDLE_TIMEOUT", "1s"),
             EndsBy::Total => ("DM__CHAT__TOTAL_TIMEOUT", "2s"),
         };
-        vec![limit, ("DM__CHAT__FREE_MESSAGES_PER_DAY", "1000"), ("DM__CHAT__RETRY_BASE", "1ms")]
+        // Whatever is not ended by what should end it is ended by this.
+        let late = ("DM__CHAT__TOTAL_TIMEOUT", "20s");
+        vec![late, limit, ("DM__CHAT__FREE_MESSAGES_PER_DAY", "1000"), ("DM__CHAT__RETRY_BASE", "1ms")]
+    }
+
+    /// What the log says of it.
+    fn logged(self) -> &'static str {
+        match self {
+            EndsBy::Itself => "a reply failed",
+            EndsBy::Headers => "too slow: response headers",
+            EndsBy::FirstToken => "too slow: first token",
+            EndsBy::Idle => "too slow: silence in the middle",
+            EndsBy::Total => "too slow: the whole reply",
+        }
     }
 
     fn told(self) -> &'static str {
@@ -313,6 +327,7 @@ async fn play(t: &TestApp, ann: &Person, n: usize, fault: &Fault) -> Seen {
 async fn play_all(ends_by: EndsBy) {
     let faults: Vec<Fault> = faults().into_iter().filter(|fault| fault.ends_by == ends_by).collect();
     assert!(!faults.is_empty());
+    let logs = Logs::listen();
     for elsewhere in [false, true] {
         let upstream = misbehaving().await;
         let (refusing, other) = (Upstream::refusing(), Upstream::start(reply("elsewhere")).await);
@@ -324,6 +339,7 @@ async fn play_all(ends_by: EndsBy) {
         let t = app(&upstream).await;
         let ann = t.sign_up("ann@example.com").await;
         for (n, fault) in faults.iter().enumerate() {
+            let before = logs.lines_with(ends_by.logged()).len();
             let seen = if fault.name == REFUSES {
                 let t = app(&refusing).await;
                 let ann = t.sign_up("ann@example.com").await;
@@ -332,6 +348,10 @@ async fn play_all(ends_by: EndsBy) {
                 play(&t, &ann, n, fault).await
             };
             assert_eq!(seen, fault.comes.expected(elsewhere), "{}, elsewhere: {elsewhere}", fault.name);
+            if ends_by != EndsBy::Itself {
+                let ended = logs.lines_with(ends_by.logged()).len() - before;
+                assert_eq!(ended, 1, "{} is ended by another limit", fault.name);
+            }
             let requests = asked_for(&upstream.received(), fault.name);
             assert_eq!(requests, fault.requests, "requests: {}", fault.name);
         }

@@ -160,6 +160,18 @@ async fn a_provider_that_fails_again_and_again_is_left_alone() {
     }
 }
 
+/// The last failure before it is left alone is not waited on.
+#[tokio::test]
+async fn nobody_waits_for_one_that_is_left_alone() {
+    let busy = Upstream::start(refusal("503 Busy", "retry-after: 10\r\n")).await;
+    let good = Upstream::start(reply("from the second")).await;
+    let settings = [("DM__CHAT__BREAKER_FAILURES", "1"), ("DM__CHAT__TOTAL_TIMEOUT", "9s")];
+    let t = TestApp::routed(&route(&[("busy", &busy), ("good", &good)]), &settings).await;
+    let ann = t.sign_up("ann@example.com").await;
+    assert_eq!(say(&t, &ann, 1).await.ok()["message"]["parts"][0]["text"], "from the second");
+    assert_eq!((busy.asked(), good.asked()), (1, 1));
+}
+
 #[tokio::test]
 async fn one_that_is_left_alone_is_passed_over() {
     let broken = Upstream::start(vec![stream_head(), delta("half a "), Step::Reset]).await;
