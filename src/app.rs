@@ -241,7 +241,7 @@ fn providers(config: &Config) -> Result<Vec<NamedProvider>, StartError> {
                 Arc::new(Anthropic::new(anthropic.clone(), client()?).map_err(StartError::Setting)?)
             }
         };
-        route.push(NamedProvider { name: settings.name.clone(), provider });
+        route.push(NamedProvider::new(&settings.name, provider, config.chat.breaker));
     }
     Ok(route)
 }

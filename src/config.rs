@@ -1,5 +1,6 @@
 //! Typed settings: read in layers, judged as a whole, with every fault reported at once.
 
+mod chat;
 mod checks;
 mod layers;
 mod providers;
@@ -24,7 +25,7 @@ use crate::{
     auth::{AuthSettings, PasswordRules, Policy},
     billing::{self, BillingSettings},
     chat::{
-        ChatSettings, Companion, Companions, Intervals,
+        ChatSettings, Companion, Companions,
         providers::{anthropic::AnthropicSettings, demo::DemoSettings, openai::OpenAiSettings},
     },
     platform::{
@@ -203,10 +204,10 @@ fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
     let auth = auth(r, server.as_ref());
     let breach_check_url = r.optional_url("auth.breach_check_url");
     checks::breach_check_url(r, profile, breach_check_url.as_ref().and_then(Option::as_ref));
-    let chat = chat(r);
     let companions = companions(r);
     let billing = billing(r, server.as_ref(), companions.as_ref());
     let provider_limits = provider_limits(r);
+    let chat = chat::read(r, provider_limits);
     let route = providers::route(r, profile);
     let mail = mail(r, profile);
     let log_level = r.choice(
@@ -431,24 +432,6 @@ fn free_tier(r: &mut Reader, ids: Vec<String>, companions: &Companions) -> Optio
         }
     }
     Some(included)
-}
-
-fn chat(r: &mut Reader) -> Option<ChatSettings> {
-    let first_token_timeout = r.duration("chat.first_token_timeout");
-    let total_timeout = r.duration("chat.total_timeout");
-    let detached_grace = r.duration("chat.detached_grace");
-    let lease = r.duration("chat.lease");
-    let generations_per_user = r.number("chat.generations_per_user", 1, 100);
-    let max_generations = r.number("chat.max_generations", 1, 1_000_000);
-    Some(ChatSettings {
-        first_token_timeout: first_token_timeout?,
-        total_timeout: total_timeout?,
-        detached_grace: detached_grace?,
-        lease: lease?,
-        generations_per_user: generations_per_user?,
-        max_generations: max_generations?,
-        intervals: Intervals::default(),
-    })
 }
 
 fn companions(r: &mut Reader) -> Option<Companions> {

@@ -3,6 +3,7 @@
 //! A reply is a job of the server, not of a connection: sending a message claims it, charges it and starts a
 //! *generation*; the connection only listens. ARCHITECTURE.md tells the way of one message.
 
+pub(crate) mod breaker;
 mod claim;
 mod companions;
 mod context;
@@ -15,6 +16,7 @@ pub(crate) mod provider;
 pub(crate) mod providers;
 mod relay;
 mod reply;
+pub(crate) mod routing;
 mod send;
 mod service;
 mod settle;
@@ -31,7 +33,11 @@ use utoipa::ToSchema;
 
 use crate::{platform::time, text_column};
 
-use self::provider::{ChatProvider, FinishReason};
+use self::{
+    breaker::{BreakerSettings, SharedBreaker},
+    provider::{ChatProvider, FinishReason},
+    routing::RetrySettings,
+};
 pub use self::{
     companions::{Companion, CompanionCard, Companions},
     filter::{AllowAll, ReplyFilter, SharedReplyFilter},
@@ -50,8 +56,14 @@ pub mod fuzzing {
 /// What the operator decides about the chat.
 #[derive(Clone, Debug)]
 pub struct ChatSettings {
-    /// How long each provider may take to its first token. A model that thinks is not silent: its thinking counts.
+    /// How long each provider may take to its first token, all attempts together. A model that thinks is not silent: its thinking counts.
     pub first_token_timeout: Duration,
+    /// How long a provider may go without visible text or thinking, once it has begun.
+    pub idle_timeout: Duration,
+    /// How often a provider is asked.
+    pub retry: RetrySettings,
+    /// When a provider is left alone.
+    pub breaker: BreakerSettings,
     /// How long a whole reply may take.
     pub total_timeout: Duration,
     /// How long a reply goes on with nobody listening.
@@ -95,6 +107,19 @@ pub struct NamedProvider {
     pub name: String,
     /// The codec.
     pub provider: Arc<dyn ChatProvider>,
+    /// Whether it is asked at the moment; the same for every reply of this process.
+    pub breaker: Arc<SharedBreaker>,
+}
+
+impl NamedProvider {
+    /// One that is asked from the start.
+    pub fn new(name: &str, provider: Arc<dyn ChatProvider>, breaker: BreakerSettings) -> NamedProvider {
+        NamedProvider {
+            name: name.to_owned(),
+            provider,
+            breaker: Arc::new(SharedBreaker::new(name, breaker)),
+        }
+    }
 }
 
 /// Who wrote a message.

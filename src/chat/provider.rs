@@ -131,16 +131,23 @@ pub enum ProviderError {
     /// The provider would not answer this prompt.
     #[error("the provider declined to answer")]
     Declined,
+    /// The provider did not take the request as it was (4xx without a meaning of its own). Sent again it is the same.
+    #[error("the provider rejected the request: {0}")]
+    Rejected(String),
     /// The reply ended without its end mark.
     #[error("the reply was cut off")]
     Truncated,
     /// The provider said something that its protocol does not allow, or more than we accept.
     #[error("the provider broke its protocol: {0}")]
     Protocol(String),
-    /// The provider reported a failure of its own.
+    /// The request was sent and its answer was lost: the connection broke, or a proxy gave up waiting (504). The provider
+    /// may have worked, and bill it.
+    #[error("the answer was lost: {0}")]
+    Lost(String),
+    /// The provider reported a failure of its own: it did not answer and does not bill it.
     #[error("the provider failed: {0}")]
     Failed(String),
-    /// The provider could not be reached, or the connection broke.
+    /// The provider could not be reached; nothing was sent.
     #[error("the provider could not be reached: {0}")]
     Unreachable(String),
 }

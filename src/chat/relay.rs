@@ -1,4 +1,4 @@
-//! Between a provider and a reply: the words that come back, and the next provider in the route if none came.
+//! Between a provider and a reply: the words that come back.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,7 +6,9 @@ use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Chat, NamedProvider, Usage, prompt,
+    Chat, NamedProvider, Usage,
+    breaker::Pass,
+    prompt,
     provider::{FinishReason, Prompt, ProviderError, ReplyPart, TimeLimit, TokenCount},
     supervisor::{Ending, Task},
 };
@@ -25,27 +27,19 @@ pub struct Tally {
 }
 
 impl Chat {
-    /// Tries the providers in their order until one has said a word.
-    pub(super) async fn read_route(&self, task: &Task, tally: &Mutex<Tally>) -> Ending {
-        let mut ending = Ending::Fault;
-        let mut route = self.parts().route.iter().peekable();
-        while let Some(candidate) = route.next() {
-            ending = self.read_provider(task, candidate, tally).await;
-            match (&ending, route.peek()) {
-                // Another provider may answer what this one could not, but not what this one would not.
-                (Ending::Failed(error), Some(next))
-                    if task.generation.len() == 0 && *error != ProviderError::Declined =>
-                {
-                    let (provider, next) = (&candidate.name, &next.name);
-                    tracing::warn!(provider, next, %error, "a provider failed before its first word");
-                }
-                _ => break, // What is final is logged by whoever settles it.
-            }
-        }
-        ending
-    }
-
-    async fn read_provider(&self, task: &Task, candidate: &NamedProvider, tally: &Mutex<Tally>) -> Ending {
+    /// Asks a provider once. Text goes to the readers as it comes; what is known besides goes to the tally.
+    ///
+    /// Until the first sign of life, `first_word_by` limits it, and from then on `idle_timeout` from one to the next. Signs of
+    /// life are visible text and thinking. Comments, empty events and counts of tokens are none: a provider that only keeps the
+    /// connection warm has stalled.
+    pub(super) async fn read_provider(
+        &self,
+        task: &Task,
+        candidate: &NamedProvider,
+        tally: &Mutex<Tally>,
+        first_word_by: Instant,
+        pass: &mut Pass<'_>,
+    ) -> Ending {
         let prompt = match self.prompt(task, candidate).await {
             Ok(prompt) => prompt,
             Err(error) => {
@@ -55,22 +49,15 @@ impl Chat {
         };
         note(tally, |tally| *tally = Tally::with(candidate, &prompt));
         let started = Instant::now();
-        let first_word_by = started.checked_add(self.parts().settings.first_token_timeout).unwrap_or(started);
-        let too_slow = Ending::Failed(ProviderError::TimedOut(TimeLimit::FirstToken));
         let mut stream = match timeout_at(first_word_by, candidate.provider.reply(prompt)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Ending::Failed(error),
-            Err(_) => return too_slow,
+            Err(_) => return Ending::Failed(ProviderError::TimedOut(TimeLimit::FirstToken)),
         };
-        let mut has_begun = false;
+        let (mut quiet_by, mut limit) = (first_word_by, TimeLimit::FirstToken);
         loop {
-            let part = if has_begun {
-                stream.next().await
-            } else {
-                match timeout_at(first_word_by, stream.next()).await {
-                    Ok(part) => part,
-                    Err(_) => return too_slow,
-                }
+            let Ok(part) = timeout_at(quiet_by, stream.next()).await else {
+                return Ending::Failed(ProviderError::TimedOut(limit));
             };
             match part {
                 Some(Ok(ReplyPart::Text(text))) => {
@@ -85,7 +72,6 @@ impl Chat {
                         metrics::histogram!("chat_first_token_seconds", "provider" => provider)
                             .record(started.elapsed());
                     }
-                    has_begun = true;
                     if !task.generation.is_allowed(text, &*self.parts().filter) {
                         return Ending::Refused;
                     }
@@ -93,15 +79,20 @@ impl Chat {
                         return Ending::Finished(FinishReason::Length);
                     }
                 }
-                // A model that thinks is not silent; from here on only the whole reply is limited.
-                Some(Ok(ReplyPart::Reasoning)) => has_begun = true,
+                // A model that thinks is not silent.
+                Some(Ok(ReplyPart::Reasoning)) => {}
                 Some(Ok(ReplyPart::Usage(counted))) => {
                     note(tally, |tally| tally.counted = Some(counted));
+                    continue;
                 }
                 Some(Ok(ReplyPart::Finish(reason))) => return Ending::Finished(reason),
                 Some(Err(error)) => return Ending::Failed(error),
                 None => return Ending::Failed(ProviderError::Truncated),
             }
+            pass.has_answered();
+            let now = Instant::now();
+            limit = TimeLimit::Idle;
+            quiet_by = now.checked_add(self.parts().settings.idle_timeout).unwrap_or(now);
         }
     }
 }

@@ -302,7 +302,9 @@ fn failure_of(error: &ProviderError) -> Failure {
         ProviderError::Declined => Failure::Declined,
         ProviderError::Misconfigured(_)
         | ProviderError::PromptTooLong
+        | ProviderError::Rejected(_)
         | ProviderError::Truncated
+        | ProviderError::Lost(_)
         | ProviderError::Protocol(_)
         | ProviderError::Failed(_)
         | ProviderError::Unreachable(_) => Failure::Failed,

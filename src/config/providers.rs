@@ -35,8 +35,11 @@ pub fn route(r: &mut Reader, profile: Profile) -> Option<Vec<ProviderSettings>> 
         return None;
     }
     let mut route = Vec::new();
-    for name in names {
-        let Some((name, (is_demo, kind))) = known.iter().find(|(known, _)| *known == name) else {
+    for (place, name) in names.iter().enumerate() {
+        if names.iter().take(place).any(|earlier| earlier == name) {
+            r.fault("chat.route", format!("names “{name}” twice"));
+        }
+        let Some((name, (is_demo, kind))) = known.iter().find(|(known, _)| known == name) else {
             r.fault("chat.route", format!("names “{name}”, which is not among chat.providers"));
             continue;
         };

@@ -101,6 +101,18 @@ fn later_layers_win_and_variables_always() {
 }
 
 #[test]
+fn settings_of_the_route_are_judged_together() {
+    let faults = |more: &[(&'static str, &'static str)]| {
+        load(Profile::Production, &with(production(), more)).unwrap_err()
+    };
+    let twice = faults(&[("DM__CHAT__ROUTE", "main, main")]);
+    assert_eq!(twice, ["DM__CHAT__ROUTE names “main” twice"]);
+    let never = faults(&[("DM__CHAT__BREAKER_FAILURES", "11")]);
+    assert_eq!(never, ["DM__CHAT__BREAKER_FAILURES is more than chat.breaker_window"]);
+    assert_eq!(faults(&[("DM__CHAT__IDLE_TIMEOUT", "0s")]).len(), 1);
+}
+
+#[test]
 fn every_fault_is_reported_at_once_and_no_secret_is_shown() {
     let pairs = with(
         production(),

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::chat::provider::ProviderError;
 
-/// The longest wait that a provider may ask for.
+/// The longest wait that is passed on, whatever a provider asks for.
 const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 /// A vendor's error.
@@ -72,6 +72,9 @@ impl<'a> Complaint<'a> {
             Some(401 | 403 | 404) => ProviderError::Misconfigured(self.detail()),
             Some(402) => ProviderError::OutOfCredit(self.detail()),
             Some(429 | 503 | 529) => self.busy(),
+            // 524 is what Cloudflare says for 504.
+            Some(408 | 504 | 524) => ProviderError::Lost(self.detail()),
+            Some(400..=499) => ProviderError::Rejected(self.detail()),
             _ => ProviderError::Failed(self.detail()),
         }
     }
@@ -94,7 +97,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         .or_else(|| number(RETRY_AFTER))
         .or_else(|| Some(date(RETRY_AFTER)?.duration_since(date(DATE)?).as_secs_f64()))?;
     let wait = Duration::try_from_secs_f64(seconds).ok()?;
-    (!wait.is_zero() && wait <= MAX_RETRY_AFTER).then_some(wait)
+    (!wait.is_zero()).then_some(wait.min(MAX_RETRY_AFTER))
 }
 
 #[cfg(test)]
@@ -109,11 +112,11 @@ mod tests {
             ("retry-after-ms", "250", Some(Duration::from_millis(250))),
             ("retry-after", "0", None),
             ("retry-after", "-1", None),
-            ("retry-after", "999999999", None),
+            ("retry-after", "999999999", Some(MAX_RETRY_AFTER)),
             ("retry-after", "NaN", None),
             ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT", Some(Duration::from_mins(28))),
             ("retry-after", "Wed, 21 Oct 2026 06:59:59 GMT", None),
-            ("retry-after", "Wed, 21 Oct 2036 07:28:00 GMT", None),
+            ("retry-after", "Wed, 21 Oct 2036 07:28:00 GMT", Some(MAX_RETRY_AFTER)),
             ("x-other", "7", None),
         ] {
             let mut headers = HeaderMap::new();

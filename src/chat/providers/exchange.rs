@@ -124,6 +124,8 @@ fn transport(error: &reqwest::Error, limit: TimeLimit) -> ProviderError {
     if error.is_timeout() {
         return ProviderError::TimedOut(if error.is_connect() { TimeLimit::Connect } else { limit });
     }
-    let what = if error.is_connect() { "no connection" } else { "the connection broke" };
-    ProviderError::Unreachable(what.into())
+    if error.is_connect() {
+        return ProviderError::Unreachable("no connection".into());
+    }
+    ProviderError::Lost("the connection broke".into())
 }

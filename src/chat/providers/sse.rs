@@ -1,14 +1,16 @@
 //! Server-sent events, read from whatever pieces the network makes of them.
 //!
 //! Follows the WHATWG rules (HTML Standard, 9.2.6): CR, LF and CRLF end lines, comments and unknown fields pass by, a
-//! leading byte order mark is dropped, broken UTF-8 becomes U+FFFD. Two limits are ours: the length of a line and the
-//! number of events. By hand, because the common parser panics on a split byte order mark and is quadratic on long
-//! lines.
+//! leading byte order mark is dropped, broken UTF-8 becomes U+FFFD. Three limits are ours: the length of a line, the
+//! number of events, and the bytes of the whole stream, comments included. By hand, because the common parser panics on
+//! a split byte order mark and is quadratic on long lines.
 
 /// The longest line that is read, in bytes.
 pub const MAX_LINE: usize = 1024 * 1024;
 /// The most events of one stream.
 pub const MAX_EVENTS: usize = 20_000;
+/// The most bytes of one stream: several times what [`MAX_EVENTS`] of the usual size have.
+pub const MAX_STREAM: usize = 32 * 1024 * 1024;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -21,6 +23,9 @@ pub enum SseError {
     /// There were more than [`MAX_EVENTS`] events.
     #[error("the stream has too many events")]
     TooManyEvents,
+    /// There were more than [`MAX_STREAM`] bytes.
+    #[error("the stream is too long")]
+    StreamTooLong,
 }
 
 /// Takes bytes and gives the `data` of each event.
@@ -36,6 +41,8 @@ pub struct SseParser {
     /// Bytes of a possible byte order mark were seen, and how many; `None` when it is too late for one.
     bom: BomState,
     events: usize,
+    /// Bytes so far.
+    bytes: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,6 +60,10 @@ impl Default for BomState {
 impl SseParser {
     /// Takes the next bytes and adds the data of the events that they complete to `events`, also of those before an error.
     pub fn push(&mut self, bytes: &[u8], events: &mut Vec<String>) -> Result<(), SseError> {
+        self.bytes = self.bytes.saturating_add(bytes.len());
+        if self.bytes > MAX_STREAM {
+            return Err(SseError::StreamTooLong);
+        }
         let mut rest = self.skip_bom(bytes);
         while !rest.is_empty() {
             if self.after_cr {
@@ -205,6 +216,12 @@ mod tests {
         assert_eq!(verdict(":\n\n".repeat(MAX_EVENTS + 1)), (0, Ok(())));
         let lines = format!("data: {}\n", "x".repeat(1000)).repeat(2000);
         assert_eq!(verdict(lines), (0, Err(SseError::LineTooLong)), "one event of many lines");
+
+        let mut parser = SseParser::default();
+        let comments = b":\n\n".repeat(1024);
+        let pieces = (0..).take_while(|_| parser.push(&comments, &mut Vec::new()).is_ok()).count();
+        assert_eq!(pieces, MAX_STREAM / comments.len());
+        assert_eq!(parser.push(&comments, &mut Vec::new()), Err(SseError::StreamTooLong));
     }
 
     proptest! {

@@ -3,11 +3,13 @@
 mod anthropic;
 mod context;
 mod conversations;
+mod faults;
 mod filter;
 mod generations;
 mod listening;
 mod openai;
 mod quota;
+mod routing;
 mod send;
 mod settling;
 mod stream;

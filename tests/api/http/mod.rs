@@ -3,7 +3,7 @@
 mod bad_input;
 mod closed_by_default;
 mod connections;
-mod document;
+pub mod document;
 mod headers;
 mod pages;
 

@@ -81,6 +81,12 @@ impl TestApp {
         Self::on(Arc::new(TestDatabase::new().await), Arc::default(), settings, Seams::default(), 1).await
     }
 
+    /// The same, with a route of several providers.
+    pub async fn routed(route: &[(String, String)], settings: &[(&str, &str)]) -> TestApp {
+        let route = route.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        Self::with(&route.chain(settings.iter().copied()).collect::<Vec<_>>()).await
+    }
+
     /// The same, with what happens now and then happening more often.
     pub async fn hurried(settings: &[(&str, &str)], intervals: Intervals) -> TestApp {
         Self::with_seams(settings, Seams { intervals, ..Seams::default() }).await

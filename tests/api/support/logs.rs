@@ -2,8 +2,15 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
+
+use tracing::{Dispatch, subscriber::NoSubscriber};
+
+/// Not used, but there: while there is only one subscriber in the process, `tracing` asks that of the thread which first
+/// comes by a line of logging whether anybody wants it. That may be another test's, which has none, and then the line is
+/// never logged.
+static OTHERS: OnceLock<[Dispatch; 2]> = OnceLock::new();
 
 /// Listens for as long as it lives.
 pub struct Logs {
@@ -32,6 +39,7 @@ impl Logs {
 
     /// The same, with more or less of it.
     pub fn listen_to(level: tracing::Level) -> Logs {
+        OTHERS.get_or_init(|| [Dispatch::new(NoSubscriber::new()), Dispatch::new(NoSubscriber::new())]);
         let text: Arc<Mutex<Vec<u8>>> = Arc::default();
         let sink = Sink(text.clone());
         let subscriber = tracing_subscriber::fmt()

@@ -3,12 +3,15 @@
 
 pub mod anthropic;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
 };
 
@@ -19,6 +22,8 @@ pub enum Step {
     Bytes(Vec<u8>),
     /// Wait until the test lets it go on.
     Wait(Arc<Semaphore>),
+    /// Send the same bytes again and again, with a pause between, until the other side has enough.
+    Repeat(Vec<u8>, Duration),
     /// Never say anything again, but keep the connection open.
     Hang,
     /// Break the connection.
@@ -32,13 +37,52 @@ pub struct Received {
     pub body: Value,
 }
 
+impl Received {
+    /// The message that is to be answered.
+    pub fn question(&self) -> &str {
+        let last = self.body["messages"].as_array().and_then(|messages| messages.last());
+        last.and_then(|message| message["content"].as_str()).unwrap_or_default()
+    }
+}
+
 /// The provider.
 pub struct Upstream {
     pub url: String,
     received: Arc<Mutex<Vec<Received>>>,
+    /// Held so that nobody else gets its port.
+    _refusing: Option<TcpSocket>,
+}
+
+/// Settings as an operator would give them.
+pub type Settings = Vec<(String, String)>;
+
+/// Settings for a route of several providers.
+pub fn route(providers: &[(&str, &Upstream)]) -> Settings {
+    let names: Vec<&str> = providers.iter().map(|(name, _)| *name).collect();
+    let mut settings = vec![("DM__CHAT__ROUTE".to_owned(), names.join(","))];
+    for (name, upstream) in providers {
+        let key = |field: &str| format!("DM__CHAT__PROVIDERS__{}__{field}", name.to_uppercase());
+        settings.extend([
+            (key("KIND"), "openai".into()),
+            (key("BASE_URL"), upstream.url.clone()),
+            (key("API_KEY"), "sk-test-key".into()),
+            (key("MODEL"), format!("{name}-model")),
+            (key("CONTEXT_TOKENS"), "8192".into()),
+            (key("MAX_OUTPUT_TOKENS"), "500".into()),
+        ]);
+    }
+    settings
 }
 
 impl Upstream {
+    /// One that refuses every connection.
+    pub fn refusing() -> Upstream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let url = format!("http://{}/v1", socket.local_addr().unwrap());
+        Upstream { url, received: Arc::default(), _refusing: Some(socket) }
+    }
+
     /// Answers every request with the same steps, then closes the connection.
     pub async fn start(steps: Vec<Step>) -> Upstream {
         Self::answering(move |_| steps.clone()).await
@@ -61,7 +105,7 @@ impl Upstream {
                 });
             }
         });
-        Upstream { url, received }
+        Upstream { url, received, _refusing: None }
     }
 
     /// Settings that make it the only provider.
@@ -80,6 +124,11 @@ impl Upstream {
             ("DM__CHAT__PROVIDERS__UPSTREAM__CONTEXT_TOKENS", "8192"),
             ("DM__CHAT__PROVIDERS__UPSTREAM__MAX_OUTPUT_TOKENS", "500"),
         ]
+    }
+
+    /// How often it was asked.
+    pub fn asked(&self) -> usize {
+        self.received.lock().unwrap().len()
     }
 
     pub fn received(&self) -> Vec<Received> {
@@ -114,6 +163,16 @@ async fn play(mut stream: TcpStream, steps: Vec<Step>) {
                 if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
                     return;
                 }
+            }
+            Step::Repeat(bytes, pause) => {
+                while stream.write_all(&bytes).await.is_ok() {
+                    // Else a pause of nothing would leave no time to anybody else.
+                    tokio::task::yield_now().await;
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+                return;
             }
             Step::Wait(gate) => gate.acquire().await.unwrap().forget(),
             Step::Hang => std::future::pending().await,

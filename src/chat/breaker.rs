@@ -1,0 +1,235 @@
+//! When a provider is left alone for a while: a circuit breaker.
+//!
+//! [`Breaker`] is the rule, pure and told the time; [`SharedBreaker`] is one in use, by every reply of this process. It counts
+//! the newest outcomes, not time: a quiet service opens it as a busy one does. Only what the provider does wrong counts. What
+//! somebody's message can provoke, such as a refusal, does not, else one customer could close a provider for all.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// What the operator decides about breakers.
+#[derive(Clone, Copy, Debug)]
+pub struct BreakerSettings {
+    /// So many failures among the newest outcomes open it; 0 never does.
+    pub failures: u32,
+    /// How many of the newest outcomes are looked at, at most [`MAX_WINDOW`].
+    pub window: u32,
+    /// How long it stays open before one attempt is let through as a probe.
+    pub pause: Duration,
+}
+
+/// The most outcomes that a breaker remembers.
+pub const MAX_WINDOW: u32 = 64;
+
+/// What an attempt says about a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It answered, be it with a refusal.
+    Good,
+    /// It failed.
+    Bad,
+    /// Nothing: we broke off.
+    Unknown,
+}
+
+/// The rule.
+///
+/// Closed, it lets everything through and counts. Open, it lets nothing through until the pause is over. Then one attempt is
+/// let through, the probe: the first sign of life closes it with nothing counted, a failure opens it again, and a probe
+/// that is given up makes room for the next.
+#[derive(Debug)]
+pub struct Breaker {
+    settings: BreakerSettings,
+    state: State,
+    /// Counts the changes of state: what was let through before the last one says nothing any more.
+    epoch: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The newest outcomes as bits, the newest lowest; a failure is one.
+    Closed(u64),
+    Open {
+        until: Instant,
+    },
+    Probing,
+}
+
+/// Leave to ask a provider once.
+#[derive(Debug)]
+pub struct Permit {
+    epoch: u64,
+    is_probe: bool,
+}
+
+/// The breaker is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IsOpen {
+    /// How long until a probe is let through; zero while one is under way.
+    pub wait: Duration,
+}
+
+impl Breaker {
+    /// A closed one.
+    pub fn new(settings: BreakerSettings) -> Breaker {
+        Breaker { settings, state: State::Closed(0), epoch: 0 }
+    }
+
+    /// Asks for leave to ask the provider. Whoever gets it must give it to [`Breaker::record`].
+    pub fn admit(&mut self, now: Instant) -> Result<Permit, IsOpen> {
+        match self.state {
+            State::Closed(_) => Ok(Permit { epoch: self.epoch, is_probe: false }),
+            State::Open { until } if now < until => Err(IsOpen { wait: until.duration_since(now) }),
+            State::Open { .. } => {
+                self.change(State::Probing);
+                Ok(Permit { epoch: self.epoch, is_probe: true })
+            }
+            State::Probing => Err(IsOpen { wait: Duration::ZERO }),
+        }
+    }
+
+    /// Whether everything is let through.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed(_))
+    }
+
+    /// The provider has begun to answer. A probe has succeeded with that: a reply may go on for minutes, and how it ends counts
+    /// like any other's.
+    pub fn has_answered(&mut self, permit: &mut Permit) {
+        if permit.is_probe && permit.epoch == self.epoch {
+            self.change(State::Closed(0));
+            *permit = Permit { epoch: self.epoch, is_probe: false };
+        }
+    }
+
+    /// Counts how an attempt ended.
+    pub fn record(&mut self, permit: &Permit, health: Health, now: Instant) {
+        if permit.epoch != self.epoch {
+            return;
+        }
+        match (self.state, health) {
+            (State::Closed(_), Health::Unknown) | (State::Open { .. }, _) => {}
+            (State::Closed(outcomes), Health::Good) => self.state = State::Closed(outcomes << 1),
+            (State::Closed(outcomes), Health::Bad) => {
+                let outcomes = outcomes << 1 | 1;
+                self.state = State::Closed(outcomes);
+                let BreakerSettings { failures, window, .. } = self.settings;
+                let seen = outcomes << MAX_WINDOW.saturating_sub(window).min(MAX_WINDOW.saturating_sub(1));
+                if failures > 0 && seen.count_ones() >= failures {
+                    self.open(now);
+                }
+            }
+            (State::Probing, Health::Good) => self.change(State::Closed(0)),
+            (State::Probing, Health::Bad) => self.open(now),
+            (State::Probing, Health::Unknown) => self.change(State::Open { until: now }),
+        }
+    }
+
+    fn open(&mut self, now: Instant) {
+        self.change(State::Open { until: now.checked_add(self.settings.pause).unwrap_or(now) });
+    }
+
+    fn change(&mut self, state: State) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.state = state;
+    }
+}
+
+/// The breaker of one provider.
+pub struct SharedBreaker {
+    provider: String,
+    breaker: Mutex<Breaker>,
+}
+
+impl SharedBreaker {
+    /// A closed one.
+    pub fn new(provider: &str, settings: BreakerSettings) -> SharedBreaker {
+        let shared =
+            SharedBreaker { provider: provider.to_owned(), breaker: Mutex::new(Breaker::new(settings)) };
+        shared.report(&State::Closed(0));
+        shared
+    }
+
+    /// Asks for leave to ask the provider.
+    pub fn admit(&self) -> Result<Pass<'_>, IsOpen> {
+        match self.with(|breaker| breaker.admit(Instant::now())) {
+            Ok(permit) => Ok(Pass { shared: self, permit, outcome: ("dropped", Health::Unknown) }),
+            Err(open) => {
+                self.count("skipped");
+                Err(open)
+            }
+        }
+    }
+
+    /// Whether everything is let through. It may be otherwise when leave is asked for.
+    pub fn is_closed(&self) -> bool {
+        self.with(|breaker| breaker.is_closed())
+    }
+
+    /// Does something to the breaker, and tells of the change of state where that made one.
+    fn with<T>(&self, act: impl FnOnce(&mut Breaker) -> T) -> T {
+        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = breaker.epoch;
+        let done = act(&mut breaker);
+        if breaker.epoch != before {
+            self.report(&breaker.state);
+            let provider = &self.provider;
+            match breaker.state {
+                State::Closed(_) => tracing::info!(provider, "a provider answers again"),
+                State::Open { .. } => tracing::warn!(provider, "a provider is left alone for a while"),
+                State::Probing => {}
+            }
+        }
+        done
+    }
+
+    fn report(&self, state: &State) {
+        let value = match state {
+            State::Closed(_) => 0.0,
+            State::Probing => 1.0,
+            State::Open { .. } => 2.0,
+        };
+        metrics::gauge!("chat_breaker_state", "provider" => self.provider.clone()).set(value);
+    }
+
+    fn count(&self, outcome: &'static str) {
+        let provider = self.provider.clone();
+        metrics::counter!("chat_attempts_total", "provider" => provider, "outcome" => outcome).increment(1);
+    }
+}
+
+/// Leave to ask a provider once. However it ends, also by being dropped, it is counted.
+pub struct Pass<'b> {
+    shared: &'b SharedBreaker,
+    permit: Permit,
+    outcome: (&'static str, Health),
+}
+
+impl Pass<'_> {
+    /// The provider has begun to answer.
+    pub fn has_answered(&mut self) {
+        if self.permit.is_probe {
+            self.shared.with(|breaker| breaker.has_answered(&mut self.permit));
+        }
+    }
+
+    /// How it ended, by a name for the metrics.
+    pub fn end(mut self, outcome: &'static str, health: Health) {
+        self.outcome = (outcome, health);
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        let (outcome, health) = self.outcome;
+        self.shared.with(|breaker| breaker.record(&self.permit, health, Instant::now()));
+        self.shared.count(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests;
