@@ -1,6 +1,9 @@
 //! A provider that says exactly what a test tells it to, byte by byte, over a real socket.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -16,7 +19,7 @@ pub enum Step {
     Bytes(Vec<u8>),
     /// Wait until the test lets it go on.
     Wait(Arc<Semaphore>),
-    /// Never say anything again, but keep the connection open.
+    /// Never say anything again, but keep the connection open until the other side hangs up.
     Hang,
     /// Break the connection.
     Reset,
@@ -33,6 +36,7 @@ pub struct Received {
 pub struct Upstream {
     pub url: String,
     received: Arc<Mutex<Vec<Received>>>,
+    hung_up: Arc<AtomicUsize>,
 }
 
 impl Upstream {
@@ -46,19 +50,20 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
-        let (log, answer) = (received.clone(), Arc::new(answer));
+        let hung_up: Arc<AtomicUsize> = Arc::default();
+        let (log, answer, ended) = (received.clone(), Arc::new(answer), hung_up.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (log, answer) = (log.clone(), answer.clone());
+                let (log, answer, ended) = (log.clone(), answer.clone(), ended.clone());
                 tokio::spawn(async move {
                     let mut stream = stream;
                     let Some(request) = read_request(&mut stream).await else { return };
                     log.lock().unwrap().push(request.clone());
-                    play(stream, answer(&request)).await;
+                    play(stream, answer(&request), &ended).await;
                 });
             }
         });
-        Upstream { url, received }
+        Upstream { url, received, hung_up }
     }
 
     /// Settings that make it the only provider.
@@ -76,6 +81,16 @@ impl Upstream {
 
     pub fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
+    }
+
+    /// What arrived since this was asked last, for tests that send more than is worth keeping.
+    pub fn take_received(&self) -> Vec<Received> {
+        std::mem::take(&mut *self.received.lock().unwrap())
+    }
+
+    /// How often the other side hung up, on a [`Step::Hang`] or while something was said to it.
+    pub fn hung_up(&self) -> usize {
+        self.hung_up.load(Ordering::SeqCst)
     }
 }
 
@@ -99,16 +114,21 @@ async fn read_request(stream: &mut TcpStream) -> Option<Received> {
     }
 }
 
-async fn play(mut stream: TcpStream, steps: Vec<Step>) {
+async fn play(mut stream: TcpStream, steps: Vec<Step>, hung_up: &AtomicUsize) {
     for step in steps {
         match step {
             Step::Bytes(bytes) => {
                 if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
+                    hung_up.fetch_add(1, Ordering::SeqCst);
                     return;
                 }
             }
             Step::Wait(gate) => gate.acquire().await.unwrap().forget(),
-            Step::Hang => std::future::pending().await,
+            Step::Hang => {
+                while stream.read_u8().await.is_ok() {}
+                hung_up.fetch_add(1, Ordering::SeqCst);
+                return;
+            }
             Step::Reset => {
                 stream.set_zero_linger().unwrap();
                 return;
@@ -137,6 +157,12 @@ pub fn json_answer(status: &str, headers: &str, body: &Value) -> Step {
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
     ))
+}
+
+/// The newest message of a request.
+pub fn newest(request: &Received) -> String {
+    let messages = request.body["messages"].as_array().unwrap();
+    messages.last().unwrap()["content"].as_str().unwrap().to_owned()
 }
 
 /// One piece of text.
