@@ -1,14 +1,18 @@
 //! Conversations with companions.
 
+mod complaints;
 mod context;
 mod conversations;
+mod dropped;
 mod filter;
 mod generations;
+mod instances;
 mod listening;
 mod openai;
 mod quota;
 mod send;
 mod settling;
+mod slow_readers;
 mod stream;
 
 /// Waits until a condition holds, looking again and again.

@@ -79,6 +79,7 @@ async fn each_refusal_of_a_provider_has_its_code_and_costs_nothing() {
     }
 }
 
+/// As in opencode#40061: the end of a connection was taken for the end of a reply.
 #[tokio::test]
 async fn what_was_said_before_a_failure_is_kept_and_charged() {
     for last in [
