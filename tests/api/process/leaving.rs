@@ -23,12 +23,12 @@ use crate::support::{
 use secrecy::ExposeSecret as _;
 
 /// Runs in the suite; `make soak` asks for more by `DM_TEST_LEAVERS`.
-const LEAVERS: usize = 2000;
+const LEAVERS: usize = 4000;
 /// Clients before the baseline is taken, so that pools and caches are as full as they get.
 const WARM_UP: usize = 400;
 const PEOPLE: usize = 8;
 const AT_ONCE: usize = 32;
-/// What a long reply holds. Three clients of ten leave one behind: were they kept, that would be 36 MB after 2,000
+/// What a long reply holds. Three clients of ten leave one behind: were they kept, that would be 72 MB after 4,000
 /// clients.
 const REPLY: usize = 60_000;
 /// How much larger the program may be afterwards, in KiB. Measured are 1 to 7 MiB, after 600 clients and after 10,000;
