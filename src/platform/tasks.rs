@@ -24,6 +24,7 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         self.0.tracker.spawn(async move {
+            let _counted = Counted::new();
             if AssertUnwindSafe(future).catch_unwind().await.is_err() {
                 // What it said may hold anything, so it is not repeated.
                 tracing::error!("a task panicked");
@@ -62,6 +63,22 @@ impl Tasks {
         self.0.tracker.close();
         let _ = tokio::time::timeout(limit, self.0.tracker.wait()).await;
         self.0.tracker.len()
+    }
+}
+
+/// A task that is counted in the metrics for as long as it lives, however it ends.
+struct Counted;
+
+impl Counted {
+    fn new() -> Counted {
+        metrics::gauge!("tasks_running").increment(1.0);
+        Counted
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::gauge!("tasks_running").decrement(1.0);
     }
 }
 

@@ -1,7 +1,5 @@
 //! A reply is a job of the server: it outlives connections, ends when it should, and is settled whatever happens.
 
-use std::time::Duration;
-
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -57,6 +55,7 @@ async fn a_client_that_leaves_before_it_read_anything_changes_nothing() {
     until("the reply is stored", async || ann.texts(&t, "c").await == ["hello", "here"]).await;
 }
 
+/// As in open-webui#29596: after a reload only the words that came later were shown.
 #[tokio::test]
 async fn a_running_reply_is_resumed_from_its_first_word_by_as_many_as_like() {
     let go = gate();
@@ -94,6 +93,7 @@ async fn a_running_reply_is_resumed_from_its_first_word_by_as_many_as_like() {
     assert!(resume(&t, &ann, "never-used").await.is_none());
 }
 
+/// As in open-webui#16251 and vercel/ai#6502: a stop that ended one page's reading and nothing else.
 #[tokio::test]
 async fn a_stop_keeps_what_was_said_and_ends_every_reader() {
     let upstream = Upstream::start(vec![stream_head(), delta("Good eve"), Step::Hang]).await;
@@ -237,61 +237,6 @@ async fn before_the_end_running_replies_finish_and_nothing_new_is_begun() {
     let chunks = stream.rest().await;
     assert_eq!((chunks.text().as_str(), chunks.types().last()), ("night.", Some(&"[DONE]")));
     assert_eq!(chunks.last_but_mark()["type"], "finish");
-}
-
-/// What a killed process leaves behind: rows that say a reply is being made, by this instance or by another.
-#[tokio::test]
-async fn abandoned_replies_are_settled_by_their_own_instance_at_once_and_by_others_after_the_lease() {
-    digitalmistress::queries! {
-        fn forge(id: uuid::Uuid, instance: uuid::Uuid, lease: i64, partial: bool) =
-            "UPDATE generation SET status = 'generating', ended_at = NULL, instance = $2, lease = $3, partial = $4 WHERE id = $1";
-        fn forge_message(conversation: str) =
-            "UPDATE message SET status = 'generating'
-              WHERE role = 'assistant' AND conversation_key = (SELECT key FROM conversation WHERE id = $1)";
-        fn forge_conversation(conversation: str, generation: uuid::Uuid) =
-            "UPDATE conversation SET generation_id = $2, message_count = 1 WHERE id = $1";
-    }
-    let t = TestApp::start().await;
-    let ann = t.sign_up("ann@example.com").await;
-    let (own, other) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
-    let lease_end = t.now() + Duration::from_secs(20);
-    let mut made = Vec::new();
-    for (conversation, instance, partial) in
-        [("own", own, true), ("silent", own, false), ("other", other, true)]
-    {
-        let mut stream = ann.stream(&t, conversation, "m1", "hello").await;
-        let generation: uuid::Uuid = stream.start().await.0.parse().unwrap();
-        stream.rest().await;
-        made.push((conversation, generation, instance, partial));
-    }
-    for (conversation, generation, instance, partial) in made {
-        t.db()
-            .write(async move |c| {
-                forge(generation, instance, lease_end.as_microsecond(), partial).exec(&c).await?;
-                forge_message(conversation).exec(&c).await?;
-                forge_conversation(conversation, generation).exec(&c).await?;
-                Ok::<_, digitalmistress::platform::db::Error>(())
-            })
-            .await
-            .unwrap();
-    }
-    assert_eq!(ann.used(&t).await, 3);
-    assert_eq!(ann.statuses(&t, "own").await, ["complete"], "what is being made is not shown");
-
-    let t = t.restart().await;
-    assert_eq!(ann.statuses(&t, "own").await, ["complete", "interrupted"]);
-    assert_eq!(ann.statuses(&t, "silent").await, ["complete", "failed"]);
-    assert_eq!(ann.used(&t).await, 2, "the silent one was given back");
-    assert_eq!(ann.statuses(&t, "other").await, ["complete"]);
-    ann.say(&t, "other", "m2", "anybody?").await.problem(409, "generation_in_progress");
-    ann.say(&t, "other", "m1", "hello").await.problem(409, "generation_in_progress");
-    assert!(resume(&t, &ann, "other").await.is_none());
-    t.background.chat.sweep().await.unwrap();
-    assert_eq!(ann.statuses(&t, "other").await, ["complete"], "never before its lease");
-    t.clock.advance(jiff::SignedDuration::from_secs(21));
-    t.background.chat.sweep().await.unwrap();
-    assert_eq!(ann.statuses(&t, "other").await, ["complete", "interrupted"]);
-    ann.say(&t, "other", "m2", "anybody?").await.ok();
 }
 
 #[tokio::test]

@@ -89,6 +89,7 @@ async fn who_waits_for_json_is_told_that_the_session_has_ended() {
     answer.problem(401, "unauthenticated");
 }
 
+/// As in bifrost#5212, CopilotKit#6980 and lobehub#1718: proxies cut a stream that was quiet, or had not begun.
 #[tokio::test]
 async fn a_quiet_stream_is_kept_open_by_comments() {
     let go = gate();

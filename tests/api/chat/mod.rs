@@ -1,17 +1,21 @@
 //! Conversations with companions.
 
 mod anthropic;
+mod complaints;
 mod context;
 mod conversations;
+mod dropped;
 mod faults;
 mod filter;
 mod generations;
+mod instances;
 mod listening;
 mod openai;
 mod quota;
 mod routing;
 mod send;
 mod settling;
+mod slow_readers;
 mod stream;
 
 /// Waits until a condition holds, looking again and again.

@@ -38,6 +38,7 @@ async fn the_same_id_with_another_text_is_refused() {
     ann.say(&t, "other", "m1", "Good morning!").await.ok(); // Ids are unique per conversation.
 }
 
+/// As in LibreChat#14339 and eliza#15394: a request that was sent again was answered, and paid for, twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sent_many_times_at_once_it_is_answered_once() {
     let upstream = Upstream::start(reply("only once")).await;

@@ -42,6 +42,7 @@ async fn a_reply_streams_in_the_order_of_the_protocol() {
     assert_eq!(page["data"][0]["metadata"]["ai_generated"], false);
 }
 
+/// As in open-webui#16650 and #4913: words that came in bursts.
 #[tokio::test]
 async fn the_start_does_not_wait_for_the_provider_and_words_are_passed_on_as_they_come() {
     let (first, second) = (gate(), gate());

@@ -40,6 +40,8 @@ pub struct TestApp {
     pub clock: Arc<TestClock>,
     pub mailbox: Mailbox,
     pub background: Background,
+    /// Everything behind the socket, for calls without one.
+    pub router: axum::Router,
     pub database: Arc<TestDatabase>,
     db: digitalmistress::platform::db::Db,
     data_dir: Option<DataDir>,
@@ -140,7 +142,7 @@ impl TestApp {
         app.recover().await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let (router, serving) = (app.router, tasks.clone());
+        let (router, serving) = (app.router.clone(), tasks.clone());
         tokio::spawn(async move {
             server::serve(vec![listener], router, &serving, Limits::new(1000, Duration::from_secs(5))).await;
         });
@@ -150,6 +152,7 @@ impl TestApp {
             clock,
             mailbox: app.mailbox.unwrap(),
             background: app.background,
+            router: app.router,
             database,
             db: app.db,
             data_dir: Some(data_dir),

@@ -10,21 +10,21 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// An open event stream.
 pub struct Stream {
     response: reqwest::Response,
-    buffer: String,
+    buffer: Vec<u8>,
 }
 
 impl Stream {
     pub fn new(response: reqwest::Response) -> Stream {
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Stream { response, buffer: String::new() }
+        Stream { response, buffer: Vec::new() }
     }
 
     /// The next chunk; `None` at the end. Comments pass by; the end mark is a chunk of type `[DONE]`.
     pub async fn next(&mut self) -> Option<Value> {
         loop {
-            if let Some((frame, rest)) = self.buffer.split_once("\n\n") {
-                let (frame, rest) = (frame.to_owned(), rest.to_owned());
-                self.buffer = rest;
+            if let Some(end) = self.buffer.windows(2).position(|end| end == b"\n\n") {
+                let frame: Vec<u8> = self.buffer.drain(..end + 2).take(end).collect();
+                let frame = String::from_utf8(frame).expect("a frame is text");
                 match frame.strip_prefix("data: ") {
                     Some("[DONE]") => return Some(serde_json::json!({"type": "[DONE]"})),
                     Some(data) => return Some(serde_json::from_str(data).expect("a chunk is JSON")),
@@ -35,9 +35,7 @@ impl Stream {
             let piece =
                 tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("the stream goes on");
             match piece {
-                Ok(Some(piece)) => {
-                    self.buffer.push_str(std::str::from_utf8(&piece).expect("whole characters"))
-                }
+                Ok(Some(piece)) => self.buffer.extend_from_slice(&piece),
                 Ok(None) => return None,
                 Err(_) => return None,
             }

@@ -4,7 +4,10 @@
 pub mod anthropic;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,7 +27,7 @@ pub enum Step {
     Wait(Arc<Semaphore>),
     /// Send the same bytes again and again, with a pause between, until the other side has enough.
     Repeat(Vec<u8>, Duration),
-    /// Never say anything again, but keep the connection open.
+    /// Never say anything again, but keep the connection open until the other side hangs up.
     Hang,
     /// Break the connection.
     Reset,
@@ -49,6 +52,7 @@ impl Received {
 pub struct Upstream {
     pub url: String,
     received: Arc<Mutex<Vec<Received>>>,
+    hung_up: Arc<AtomicUsize>,
     /// Held so that nobody else gets its port.
     _refusing: Option<TcpSocket>,
 }
@@ -80,7 +84,7 @@ impl Upstream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let url = format!("http://{}/v1", socket.local_addr().unwrap());
-        Upstream { url, received: Arc::default(), _refusing: Some(socket) }
+        Upstream { url, received: Arc::default(), hung_up: Arc::default(), _refusing: Some(socket) }
     }
 
     /// Answers every request with the same steps, then closes the connection.
@@ -93,19 +97,20 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
-        let (log, answer) = (received.clone(), Arc::new(answer));
+        let hung_up: Arc<AtomicUsize> = Arc::default();
+        let (log, answer, ended) = (received.clone(), Arc::new(answer), hung_up.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (log, answer) = (log.clone(), answer.clone());
+                let (log, answer, ended) = (log.clone(), answer.clone(), ended.clone());
                 tokio::spawn(async move {
                     let mut stream = stream;
                     let Some(request) = read_request(&mut stream).await else { return };
                     log.lock().unwrap().push(request.clone());
-                    play(stream, answer(&request)).await;
+                    play(stream, answer(&request), &ended).await;
                 });
             }
         });
-        Upstream { url, received, _refusing: None }
+        Upstream { url, received, hung_up, _refusing: None }
     }
 
     /// Settings that make it the only provider.
@@ -134,6 +139,16 @@ impl Upstream {
     pub fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }
+
+    /// What arrived since this was asked last, for tests that send more than is worth keeping.
+    pub fn take_received(&self) -> Vec<Received> {
+        std::mem::take(&mut *self.received.lock().unwrap())
+    }
+
+    /// How often the other side hung up, on a [`Step::Hang`] or while something was said to it.
+    pub fn hung_up(&self) -> usize {
+        self.hung_up.load(Ordering::SeqCst)
+    }
 }
 
 async fn read_request(stream: &mut TcpStream) -> Option<Received> {
@@ -156,11 +171,12 @@ async fn read_request(stream: &mut TcpStream) -> Option<Received> {
     }
 }
 
-async fn play(mut stream: TcpStream, steps: Vec<Step>) {
+async fn play(mut stream: TcpStream, steps: Vec<Step>, hung_up: &AtomicUsize) {
     for step in steps {
         match step {
             Step::Bytes(bytes) => {
                 if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
+                    hung_up.fetch_add(1, Ordering::SeqCst);
                     return;
                 }
             }
@@ -172,10 +188,15 @@ async fn play(mut stream: TcpStream, steps: Vec<Step>) {
                         tokio::time::sleep(pause).await;
                     }
                 }
+                hung_up.fetch_add(1, Ordering::SeqCst);
                 return;
             }
             Step::Wait(gate) => gate.acquire().await.unwrap().forget(),
-            Step::Hang => std::future::pending().await,
+            Step::Hang => {
+                while stream.read_u8().await.is_ok() {}
+                hung_up.fetch_add(1, Ordering::SeqCst);
+                return;
+            }
             Step::Reset => {
                 stream.set_zero_linger().unwrap();
                 return;
@@ -204,6 +225,12 @@ pub fn json_answer(status: &str, headers: &str, body: &Value) -> Step {
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
     ))
+}
+
+/// The newest message of a request.
+pub fn newest(request: &Received) -> String {
+    let messages = request.body["messages"].as_array().unwrap();
+    messages.last().unwrap()["content"].as_str().unwrap().to_owned()
 }
 
 /// One piece of text.

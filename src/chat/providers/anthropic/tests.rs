@@ -68,7 +68,7 @@ fn refusals_are_sorted_by_what_can_be_done() {
     let detail = |status: u16, name: &str| format!("HTTP {status} {name}");
     let busy = |detail: String| ProviderError::Busy { detail, retry_after: None };
     for (status, name, error) in [
-        (400, "invalid_request_error", ProviderError::Failed(detail(400, "invalid_request_error"))),
+        (400, "invalid_request_error", ProviderError::Rejected(detail(400, "invalid_request_error"))),
         (401, "authentication_error", ProviderError::Misconfigured(detail(401, "authentication_error"))),
         (402, "billing_error", ProviderError::OutOfCredit(detail(402, "billing_error"))),
         (403, "permission_error", ProviderError::Misconfigured(detail(403, "permission_error"))),
@@ -76,7 +76,7 @@ fn refusals_are_sorted_by_what_can_be_done() {
         (413, "request_too_large", ProviderError::PromptTooLong),
         (429, "rate_limit_error", busy(detail(429, "rate_limit_error"))),
         (500, "api_error", ProviderError::Failed(detail(500, "api_error"))),
-        (504, "timeout_error", ProviderError::Failed(detail(504, "timeout_error"))),
+        (504, "timeout_error", ProviderError::Lost(detail(504, "timeout_error"))),
         (529, "overloaded_error", busy(detail(529, "overloaded_error"))),
     ] {
         assert_eq!(judge(status, named(name, "x")), error, "{status} {name}");

@@ -72,12 +72,13 @@ fn refusals_are_sorted_by_what_can_be_done() {
     let busy = |detail: &str| ProviderError::Busy { detail: detail.into(), retry_after: None };
     let misconfigured = |detail: &str| ProviderError::Misconfigured(detail.into());
     let failed = |detail: &str| ProviderError::Failed(detail.into());
+    let rejected = |detail: &str| ProviderError::Rejected(detail.into());
     for (status, body, error) in [
         (400, coded("context_length_exceeded"), ProviderError::PromptTooLong),
         (413, coded("context_length_exceeded"), ProviderError::PromptTooLong),
         (400, coded("content_filter"), ProviderError::Declined),
         (422, coded("content_policy_violation"), ProviderError::Declined),
-        (400, coded("unsupported_parameter"), failed("HTTP 400 unsupported_parameter")),
+        (400, coded("unsupported_parameter"), rejected("HTTP 400 unsupported_parameter")),
         (401, coded("invalid_api_key"), misconfigured("HTTP 401 invalid_api_key")),
         (403, coded("unsupported_country"), misconfigured("HTTP 403 unsupported_country")),
         (404, coded("model_not_found"), misconfigured("HTTP 404 model_not_found")),
@@ -86,7 +87,7 @@ fn refusals_are_sorted_by_what_can_be_done() {
         (500, coded("server_error"), failed("HTTP 500 server_error")),
         (503, Value::Null, busy("HTTP 503 ")),
         (529, Value::Null, busy("HTTP 529 ")),
-        (413, Value::Null, failed("HTTP 413 ")),
+        (413, Value::Null, rejected("HTTP 413 ")),
         // llama.cpp
         (
             400,
