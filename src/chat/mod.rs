@@ -14,6 +14,7 @@ pub(crate) mod provider;
 pub(crate) mod providers;
 mod relay;
 mod reply;
+mod request;
 mod send;
 mod service;
 mod settle;
@@ -33,8 +34,11 @@ use crate::{platform::time, text_column};
 use self::provider::{ChatProvider, FinishReason};
 pub use self::{
     companions::{Companion, CompanionCard, Companions},
-    service::{Chat, ChatError, PURGE_JOB, Start},
+    service::{Chat, ChatError, DROP_JOB, PURGE_JOB, Start},
 };
+
+/// The header whose key makes it harmless to ask for another reply twice (draft-ietf-httpapi-idempotency-key-header).
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// What the operator decides about the chat.
 #[derive(Clone, Debug)]

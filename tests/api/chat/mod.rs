@@ -2,10 +2,12 @@
 
 mod context;
 mod conversations;
+mod edit;
 mod generations;
 mod listening;
 mod openai;
 mod quota;
+mod regenerate;
 mod send;
 mod settling;
 mod stream;
