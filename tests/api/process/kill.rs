@@ -22,7 +22,8 @@ const WRITERS: usize = 8;
 /// How long the first acknowledgement of a round may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What clients were told, by conversation: the ids and texts of messages and their replies, in order.
+/// What clients were told, by conversation: the ids and texts of messages and their replies, in order. [`SOME_REPLY`]: another
+/// one was asked for, and the answer is not known.
 type Ledger = Arc<Mutex<BTreeMap<String, Vec<(String, String)>>>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,24 +98,39 @@ async fn log_in(base: &str) -> String {
     tokens["access_token"].as_str().unwrap().to_owned()
 }
 
-/// Sends messages until the server is gone, and writes down what was acknowledged.
+/// There is a reply with words, whichever.
+const SOME_REPLY: &str = "";
+
+/// Sends messages until the server is gone, and writes down what was acknowledged. Now and then a reply is asked for again:
+/// the one before stands until the new one does.
 async fn write(base: String, token: String, conversation: String, round: usize, ledger: Ledger) {
     let client = reqwest::Client::new();
-    for n in 0.. {
-        let (id, text) = (format!("m{round}-{n}"), format!("message {n} of round {round}"));
+    let ask = async |body: Value| {
         let request =
             client.post(format!("{base}/v1/chat")).bearer_auth(&token).header("accept", "application/json");
-        let Ok(response) = request.json(&message(&conversation, &id, &text)).send().await else { return };
+        let response = request.json(&body).send().await.ok()?;
+        // A reply from before the last kill is still being settled; the next round goes on.
         if response.status() != 200 {
-            return; // A reply from before the last kill is still being settled; the next round goes on.
+            return None;
         }
-        let Ok(answer) = response.json::<Value>().await else { return };
-        let mut ledger = ledger.lock().unwrap();
-        let turns = ledger.entry(conversation.clone()).or_default();
-        turns.push((id, text));
-        let reply = &answer["message"];
+        let reply = response.json::<Value>().await.ok()?["message"].clone();
         let said = |value: &Value| value.as_str().unwrap().to_owned();
-        turns.push((said(&reply["id"]), said(&reply["parts"][0]["text"])));
+        Some((said(&reply["id"]), said(&reply["parts"][0]["text"])))
+    };
+    for n in 0.. {
+        let (id, text) = (format!("m{round}-{n}"), format!("message {n} of round {round}"));
+        let Some(reply) = ask(message(&conversation, &id, &text)).await else { return };
+        ledger.lock().unwrap().entry(conversation.clone()).or_default().extend([(id, text), reply]);
+        if n % 3 != 1 {
+            continue;
+        }
+        let forget = (SOME_REPLY.to_owned(), SOME_REPLY.to_owned());
+        let last =
+            |reply| *ledger.lock().unwrap().get_mut(&conversation).unwrap().last_mut().unwrap() = reply;
+        last(forget);
+        let anew = json!({"id": conversation, "trigger": "regenerate-message"});
+        let Some(reply) = ask(anew).await else { return };
+        last(reply);
     }
 }
 
@@ -133,6 +149,12 @@ async fn verify(base: &str, ledger: &Ledger, database: &TestDatabase) -> usize {
         let history = history(&get, conversation).await;
         let mut stored = history.iter();
         for (id, text) in turns {
+            if id == SOME_REPLY {
+                let reply = stored.next().expect("a reply that was to be replaced is gone");
+                assert_eq!(reply["role"], "assistant");
+                assert_ne!(reply["metadata"]["status"], "failed", "the old one was there");
+                continue;
+            }
             let found = stored.by_ref().find(|message| message["id"] == *id);
             let found = found.unwrap_or_else(|| {
                 panic!("{conversation}: {id} was acknowledged and is gone, or out of order")
@@ -162,7 +184,8 @@ async fn verify(base: &str, ledger: &Ledger, database: &TestDatabase) -> usize {
                 .count();
         }
     }
-    assert_eq!(charged(database).await, delivered as i64, "quota and history disagree");
+    let (charged, replaced) = charged(database).await;
+    assert_eq!(charged, delivered as i64 + replaced, "quota and history disagree");
     turns(ledger)
 }
 
@@ -171,15 +194,20 @@ fn turns(ledger: &Ledger) -> usize {
     ledger.lock().unwrap().values().map(|turns| turns.len() / 2).sum()
 }
 
-/// Messages charged on all days: midnight may come in the middle of the test, and callers are told of today alone.
-async fn charged(database: &TestDatabase) -> i64 {
+/// Messages charged on all days, because midnight may come in the middle of the test and callers are told of today alone;
+/// and how many of them were for replies that have been replaced.
+async fn charged(database: &TestDatabase) -> (i64, i64) {
     digitalmistress::queries! {
         scan fn days() -> i64 = "SELECT used FROM quota_day";
+        scan fn replacing() -> i64 =
+            "SELECT COUNT(*) FROM generation
+              WHERE replaces IS NOT NULL AND NOT quota_returned AND status <> 'generating'";
     }
     let db = Db::open(&database.settings, Arc::new(digitalmistress::platform::random::SystemRandom)).unwrap();
     let days: Result<Vec<i64>, Error> = db.read_slow(async |c| days().all(&c).await).await;
+    let replaced: Result<i64, Error> = db.read_slow(async |c| replacing().one(&c).await).await;
     db.close().await.unwrap();
-    days.unwrap().iter().sum()
+    (days.unwrap().iter().sum(), replaced.unwrap())
 }
 
 /// All messages of a conversation, oldest first.
