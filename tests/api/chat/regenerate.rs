@@ -372,6 +372,40 @@ async fn asked_for_twenty_times_at_once_one_reply_is_made() {
     }
 }
 
+/// As when a reply is made and stored between the moment in which a request looks at the conversation and the one in which
+/// it looks at its messages.
+#[tokio::test]
+async fn a_reply_that_was_made_while_a_request_looked_is_its_answer() {
+    digitalmistress::queries! {
+        fn forget_its_end(id: str, generation: uuid::Uuid) =
+            "UPDATE conversation SET generation_id = $2 WHERE id = $1";
+        fn forget_its_place(id: str) =
+            "UPDATE conversation SET generation_id = NULL, last_seq = last_seq - 1 WHERE id = $1";
+    }
+    let upstream = answers(vec![reply("old"), reply("new"), reply("too many")]).await;
+    let t = TestApp::with(&upstream.settings()).await;
+    let ann = t.sign_up("ann@example.com").await;
+    let old = id_of(&ann.say(&t, "c", "m1", "hello").await.ok());
+    let mut stream = ann.listen(&t, bare("c")).await;
+    let (generation, new) = stream.start().await;
+    stream.rest().await;
+    let generation: uuid::Uuid = generation.parse().unwrap();
+    for place_too in [false, true] {
+        let forged: Result<u64, Error> = t
+            .db()
+            .write(async move |c| match place_too {
+                false => forget_its_end("c", generation).exec(&c).await,
+                true => forget_its_place("c").exec(&c).await,
+            })
+            .await;
+        assert_eq!(forged.unwrap(), 1);
+        for body in [bare("c"), anew("c", HELLO, None), anew("c", HELLO, Some(&old))] {
+            assert_eq!(id_of(&ann.ask(&t, body).await.ok()), new);
+        }
+    }
+    assert_eq!((upstream.received().len(), ann.used(&t).await), (2, 2));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_another_reply_and_a_new_message_at_once_one_is_first() {
     let t = TestApp::start().await;
