@@ -161,6 +161,7 @@ async fn a_new_reply_without_a_word_leaves_the_old_one_and_costs_nothing() {
     // Stopped before the first word: also as if nothing had been asked.
     let mut stream = ann.listen(&t, anew("c", HELLO, None)).await;
     stream.start().await;
+    until("the provider was asked", async || upstream.received().len() == 3).await;
     ann.post(&t, "/v1/chat/c/stop", json!({})).await.status(204);
     assert_eq!(stream.rest().await.types(), ["start-step", "abort", "[DONE]"]);
     assert_eq!(ann.used(&t).await, 1);
@@ -321,6 +322,7 @@ async fn a_stop_before_the_first_word_is_what_its_key_gets_again() {
     let request = || ann.post(&t, "/v1/chat", bare("c")).header("idempotency-key", "k");
     let mut stream = Stream::new(request().send().await);
     let started = stream.start().await;
+    until("the provider was asked", async || upstream.received().len() == 2).await;
     ann.post(&t, "/v1/chat/c/stop", json!({})).await.status(204);
     stream.rest().await;
     let mut again = Stream::new(request().send().await);
