@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     auth::Auth,
     billing::Billing,
-    chat::{Chat, PURGE_JOB},
+    chat::{Chat, DROP_JOB, PURGE_JOB},
     platform::{
         clock::SharedClock,
         db::{self, DatabaseSettings},
@@ -129,6 +129,7 @@ impl Background {
             }
             NO_MAIL_JOB => Ok(()),
             PURGE_JOB => self.chat.purge(job).await,
+            DROP_JOB => self.chat.remove_dropped(job).await,
             _ => Err(JobError::Hopeless("nobody knows this kind of job".into())),
         }
     }

@@ -11,6 +11,7 @@ use crate::{
     billing::{Access, Billing, Charge},
     platform::{
         db::{self, Conn},
+        job::NewJob,
         seal::Sealed,
     },
 };
@@ -27,6 +28,8 @@ pub struct Turn {
     pub begin: Option<(String, String)>,
     /// What is answered.
     pub question: Question,
+    /// What a request for another reply named, and its key.
+    pub regenerate: Option<(String, Option<String>)>,
     /// What it costs.
     pub charge: Charge,
     /// What the owner may use.
@@ -63,6 +66,39 @@ pub enum Question {
         /// The failed reply's place.
         failed_reply: i64,
     },
+    /// The last one, whose reply stays until the new one has words.
+    Anew {
+        /// Its place.
+        seq: i64,
+        /// The place of the reply that is to be replaced.
+        replaces: i64,
+        /// The last place when we looked.
+        last_seq: i64,
+    },
+    /// One that has another text now. What came after it is hidden at once and removed by a job: there may be more than
+    /// one transaction should touch.
+    Edited {
+        /// Its place.
+        seq: i64,
+        /// Its new text.
+        body: Sealed,
+        /// How many messages are dropped with it.
+        dropped: i64,
+        /// The last place when we looked.
+        last_seq: i64,
+        /// The job that removes them.
+        job: NewJob,
+    },
+}
+
+impl Question {
+    /// The place of the reply that is to be replaced.
+    pub fn replaces(&self) -> Option<i64> {
+        match self {
+            Question::Anew { replaces, .. } => Some(*replaces),
+            Question::New { .. } | Question::Again { .. } | Question::Edited { .. } => None,
+        }
+    }
 }
 
 /// Why a claim was not made.
@@ -87,7 +123,7 @@ impl From<ChatError> for NotClaimed {
 
 /// The transaction of a send. Rows are taken in the order user, conversation, message.
 pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<Places, NotClaimed> {
-    let Turn { owner, conversation_id, conversation_key, generation, now, .. } = turn;
+    let Turn { owner, conversation_id, conversation_key, now, .. } = turn;
     if turn.charge.take(c, &turn.access).await?.is_none() {
         let quota = billing.quota_in(c, turn.charge).await?;
         return Err(ChatError::QuotaExhausted(billing.paywall(quota)).into());
@@ -97,13 +133,7 @@ pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<Places, N
             .exec(c)
             .await?;
     }
-    let claimed = match &turn.question {
-        Question::New { .. } => store::claim_turn(*owner, conversation_id, *generation, *now).opt(c).await?,
-        Question::Again { failed_reply, .. } => {
-            store::claim_retry(*owner, conversation_id, *generation, *failed_reply, *now).opt(c).await?
-        }
-    };
-    let Some(Claimed { key, last_seq: reply_seq }) = claimed else {
+    let Some(Claimed { key, last_seq: reply_seq }) = take_places(turn, c).await? else {
         return Err(why_not(turn, c).await?);
     };
     // Only now: in a conversation that is answering already, that is what is in the way. The day's row is locked, so
@@ -114,34 +144,71 @@ pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<Places, N
     if key != *conversation_key {
         return Err(NotClaimed::Overtaken); // Begun by another request, under another key.
     }
+    if let Some((_, Some(idempotency_key))) = &turn.regenerate {
+        store::free_key(*owner, idempotency_key).exec(c).await?;
+    }
     let question_seq = place_question(turn, key, reply_seq, c).await?;
     let (role, status) = (MessageRole::Assistant, MessageStatus::Generating);
     store::add_message(*owner, key, reply_seq, &turn.reply_id, role, status, &turn.reply_body, *now)
         .exec(c)
         .await?;
-    store::add_generation(
-        *generation,
+    add_generation(turn, key, question_seq, reply_seq, c).await?;
+    Ok(Places { question_seq, reply_seq })
+}
+
+/// Takes the places that the message needs. None are given where something stands in the way, or has come in between.
+async fn take_places(turn: &Turn, c: &Conn) -> db::Result<Option<Claimed>> {
+    let Turn { owner, conversation_id, generation, now, .. } = turn;
+    let (last_seq, gone) = match &turn.question {
+        Question::New { .. } => {
+            return store::claim_turn(*owner, conversation_id, *generation, *now).opt(c).await;
+        }
+        Question::Again { failed_reply, .. } => (*failed_reply, 1), // Nothing came after it.
+        Question::Anew { last_seq, .. } => (*last_seq, 0),
+        Question::Edited { last_seq, dropped, .. } => (*last_seq, *dropped),
+    };
+    store::claim_reply(*owner, conversation_id, *generation, last_seq, gone, *now).opt(c).await
+}
+
+async fn add_generation(
+    turn: &Turn,
+    key: Uuid,
+    question_seq: i64,
+    reply_seq: i64,
+    c: &Conn,
+) -> Result<(), NotClaimed> {
+    let (target, idempotency_key) = match &turn.regenerate {
+        Some((target, idempotency_key)) => (Some(target.as_str()), idempotency_key.as_deref()),
+        None => (None, None),
+    };
+    let added = store::add_generation(
+        turn.generation,
         key,
-        *owner,
+        turn.owner,
         question_seq,
         reply_seq,
         &turn.reply_id,
         turn.instance,
         turn.lease,
         turn.charge.day,
-        *now,
-    )
-    .exec(c)
-    .await?;
-    Ok(Places { question_seq, reply_seq })
+        turn.now,
+        turn.question.replaces(),
+        matches!(turn.question, Question::Edited { .. }),
+        target,
+        idempotency_key,
+    );
+    // The key was taken in between, for another conversation.
+    if added.exec(c).await? > 0 { Ok(()) } else { Err(NotClaimed::Overtaken) }
 }
 
-/// Stores a new question in front of its reply, or clears the failed reply of an old one away.
+/// Stores a new question in front of its reply, clears the failed reply of an old one away, or gives an old one its new
+/// text.
 async fn place_question(turn: &Turn, key: Uuid, reply_seq: i64, c: &Conn) -> Result<i64, NotClaimed> {
     let Turn { owner, now, .. } = turn;
     match &turn.question {
         Question::New { id, body } => {
             let seq = reply_seq.saturating_sub(1);
+            store::forget_dropped(*owner, key, id).exec(c).await?;
             let (role, status) = (MessageRole::User, MessageStatus::Complete);
             if store::add_message(*owner, key, seq, id, role, status, body, *now).exec(c).await? > 0 {
                 return Ok(seq);
@@ -152,6 +219,14 @@ async fn place_question(turn: &Turn, key: Uuid, reply_seq: i64, c: &Conn) -> Res
         }
         Question::Again { seq, failed_reply } => {
             store::remove_failed_reply(*owner, key, *failed_reply).exec(c).await?;
+            Ok(*seq)
+        }
+        Question::Anew { seq, .. } => Ok(*seq),
+        Question::Edited { seq, body, job, .. } => {
+            if store::edit_question(*owner, key, *seq, body).exec(c).await? == 0 {
+                return Err(NotClaimed::Overtaken);
+            }
+            job.store(c).await?;
             Ok(*seq)
         }
     }
@@ -172,6 +247,8 @@ async fn why_not(turn: &Turn, c: &Conn) -> Result<NotClaimed, NotClaimed> {
                 NotClaimed::Overtaken
             }
             Question::Again { .. } | Question::New { .. } => ChatError::Superseded.into(),
+            // Another one was faster, and has ended already.
+            Question::Anew { .. } | Question::Edited { .. } => NotClaimed::Overtaken,
         },
     })
 }

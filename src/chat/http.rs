@@ -19,7 +19,7 @@ use self::{
     stream::{ChatAnswer, stream_reply, wait_for},
 };
 use super::{
-    Chat, ChatError, Conversation,
+    Chat, ChatError, Conversation, IDEMPOTENCY_KEY,
     companions::CompanionCard,
     message::{ChatBody, PathId, UiMessage, identifier},
 };
@@ -60,8 +60,13 @@ async fn companions(State(chat): State<Chat>) -> Json<List<CompanionCard>> {
 /// Send a message
 ///
 /// Streams the reply as the AI SDK UI message stream, or waits for it with `accept: application/json`. The message's `id`
-/// makes sending again harmless.
-#[utoipa::path(post, path = "/v1/chat", tag = "chat", request_body = ChatBody, responses(
+/// makes sending again harmless. With `messageId` it edits the message and drops what came after it; with the trigger
+/// `regenerate-message` another reply takes the place of the last one, which stays until the new one has text.
+#[utoipa::path(post, path = "/v1/chat", tag = "chat", params(
+    ("Idempotency-Key" = Option<String>, Header, description = "Makes it harmless to ask for another reply twice: the same \
+        key again joins the reply or gets the stored one. 1 to 64 letters, digits, `-` or `_`, in quotes or not; each \
+        key for one reply. Without `regenerate-message` it is ignored: a message has its id.")
+), request_body = ChatBody, responses(
     (status = 200, description = "The reply.", content(
         (String = "text/event-stream"),
         (ChatAnswer = "application/json"),
@@ -75,11 +80,25 @@ async fn send_message(
     ApiJson(body): ApiJson<ChatBody, LARGEST_BODY>,
 ) -> Result<Response, Problem> {
     let form = Form::accepted(&headers)?;
-    let message = body.parse().map_err(Faults::into_problem)?;
-    let reply = chat.send(caller, message).await?;
+    let key = if body.regenerates() { idempotency_key(&headers)? } else { None };
+    let request = body.parse(key).map_err(Faults::into_problem)?;
+    let reply = chat.send(caller, request).await?;
     match form {
         Form::Stream => Ok(stream_reply(reply, chat.keep_alive(), request_id.to_string())),
         Form::Json => wait_for(reply).await.map(|answer| Json(answer).into_response()),
+    }
+}
+
+/// The key of a request: a string as in RFC 8941, which the draft asks for, or bare, which most clients send.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let bare = value.to_str().ok().map(|value| {
+        value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value).to_owned()
+    });
+    match (bare.and_then(|key| identifier(key).ok()), values.next()) {
+        (Some(key), None) => Ok(Some(key)),
+        _ => Err(Problem::new(Code::BadRequest, "An idempotency key is 1 to 64 letters, digits, - or _.")),
     }
 }
 
@@ -275,6 +294,12 @@ impl From<ChatError> for Problem {
             ChatError::Taken => Problem::new(Code::Conflict, "This id was used for another conversation."),
             ChatError::IdempotencyMismatch => {
                 Problem::new(Code::IdempotencyMismatch, "This message id was used for another text.")
+            }
+            ChatError::KeyReused => {
+                Problem::new(Code::IdempotencyMismatch, "This key was used for another reply.")
+            }
+            ChatError::NotLastReply => {
+                Problem::new(Code::Conflict, "Only the last reply can be replaced; read the history again.")
             }
             ChatError::Superseded => Problem::new(
                 Code::Conflict,

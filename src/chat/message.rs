@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{
     ToSchema,
-    openapi::schema::{Object, ObjectBuilder, Type},
+    openapi::schema::{Object, ObjectBuilder, SchemaType, Type},
 };
 
 use super::{MessageRole, MessageStatus};
@@ -83,18 +83,38 @@ pub struct ChatBody {
     /// The conversation. One that was not used yet begins a conversation.
     #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     id: String,
-    /// The new message, in the lean form.
+    /// The message, in the lean form.
     #[serde(default)]
     message: Option<SentMessage>,
     /// The conversation as the client has it; only the last message is read.
     #[serde(default)]
     messages: Option<Vec<SentMessage>>,
+    /// `regenerate-message` asks for another reply in place of the last one; a message is then not needed.
     #[serde(default)]
-    #[schema(example = "submit-message")]
+    #[schema(schema_with = trigger_schema, required = false)]
     trigger: Option<String>,
+    /// With the id of the message that is sent: it was sent before and has another text now; what came after it is
+    /// dropped. When regenerating: the reply that is to be replaced, or the message that it answers.
+    #[serde(default, rename = "messageId")]
+    #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    message_id: Option<String>,
     /// Whom a new conversation is with; the default companion if left out.
     #[serde(default)]
     companion_id: Option<String>,
+}
+
+const SUBMIT: &str = "submit-message";
+const REGENERATE: &str = "regenerate-message";
+
+fn trigger_schema() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+        .enum_values(Some([Some(SUBMIT), Some(REGENERATE), None]))
+        .description(Some(
+            "`regenerate-message` asks for another reply in place of the last one; a message is then not needed. Left \
+             out, it is `submit-message`.",
+        ))
+        .build()
 }
 
 /// A message as a client sends it.
@@ -111,28 +131,86 @@ pub struct SentMessage {
     parts: Vec<Value>,
 }
 
-/// A message to be sent.
+/// What a client asks for.
 #[derive(Clone)]
-pub struct SendMessage {
+pub struct ChatRequest {
     /// The conversation's id.
     pub conversation_id: String,
+    /// Whom a new conversation is to be with.
+    pub companion: Option<String>,
+    /// What is to be done there.
+    pub action: Action,
+}
+
+/// The three ways to a reply.
+#[derive(Clone)]
+pub enum Action {
+    /// It answers a message.
+    Send(SentText),
+    /// It answers a message that was sent before and has this text now.
+    Edit(SentText),
+    /// It takes the place of the last one.
+    Regenerate(Regenerate),
+}
+
+/// A message's text.
+#[derive(Clone)]
+pub struct SentText {
     /// The message's id.
     pub id: String,
     /// Its text.
     pub text: String,
     /// Where the text stands in the request.
     pub pointer: String,
-    /// Whom a new conversation is to be with.
-    pub companion: Option<String>,
+}
+
+/// Which reply is to be replaced.
+#[derive(Clone)]
+pub struct Regenerate {
+    /// The message that it answers, if the client names it.
+    pub question: Option<SentText>,
+    /// The reply, or again the message, if the client names one of them.
+    pub named: Option<String>,
+    /// The key under which the same request again is harmless.
+    pub key: Option<String>,
+}
+
+impl Regenerate {
+    /// What the request names. The same key has to name the same.
+    pub fn target(&self) -> String {
+        let question = self.question.as_ref().map_or("", |question| &question.id);
+        format!("{question}/{}", self.named.as_deref().unwrap_or_default())
+    }
+}
+
+impl ChatRequest {
+    /// The message that the request has, which is also the only one when regenerating.
+    pub fn sent(&self) -> Option<&SentText> {
+        match &self.action {
+            Action::Send(sent) | Action::Edit(sent) => Some(sent),
+            Action::Regenerate(regenerate) => regenerate.question.as_ref(),
+        }
+    }
 }
 
 impl ChatBody {
-    /// What is to be sent.
-    pub fn parse(self) -> Result<SendMessage, Faults> {
+    /// Whether another reply is asked for: only then an idempotency key counts, because a message has its id.
+    pub fn regenerates(&self) -> bool {
+        self.trigger.as_deref() == Some(REGENERATE)
+    }
+
+    /// What is asked for.
+    pub fn parse(self, key: Option<String>) -> Result<ChatRequest, Faults> {
+        let regenerates = self.regenerates();
         let mut faults = Faults::new();
         let conversation_id = faults.take("/id", identifier(self.id));
-        if self.trigger.is_some_and(|trigger| trigger != "submit-message") {
-            faults.add("/trigger", "unknown_value", "The value must be `submit-message`.");
+        let message_id = faults.take("/messageId", self.message_id.map(identifier).transpose());
+        if self.trigger.is_some_and(|trigger| trigger != SUBMIT && trigger != REGENERATE) {
+            faults.add(
+                "/trigger",
+                "unknown_value",
+                "The value must be `submit-message` or `regenerate-message`.",
+            );
         }
         let (pointer, sent) = match (self.message, self.messages) {
             (Some(message), None) => ("/message".to_owned(), Some(message)),
@@ -146,30 +224,45 @@ impl ChatBody {
             }
             (None, None) => ("/message".to_owned(), None),
         };
-        let Some(sent) = sent else {
+        if sent.is_none() && !regenerates {
             faults.add(pointer, "missing", "There is no message.");
             return Err(faults);
+        }
+        let sent = sent.and_then(|sent| sent.parse(&pointer, &mut faults));
+        let (Some(conversation_id), Some(named), true) = (conversation_id, message_id, faults.is_empty())
+        else {
+            return Err(faults);
         };
+        let action = match (sent, named) {
+            (question, named) if regenerates => Action::Regenerate(Regenerate { question, named, key }),
+            (Some(sent), None) => Action::Send(sent),
+            (Some(sent), Some(named)) if named == sent.id => Action::Edit(sent),
+            (_, _) => {
+                faults.add("/messageId", "conflict", "It must be the id of the message that is sent.");
+                return Err(faults);
+            }
+        };
+        Ok(ChatRequest { conversation_id, companion: self.companion_id, action })
+    }
+}
+
+impl SentMessage {
+    fn parse(self, pointer: &str, faults: &mut Faults) -> Option<SentText> {
         let mut check = |field: &str, parsed: Result<String, Invalid>| {
             parsed
                 .map_err(|invalid| faults.add(format!("{pointer}/{field}"), invalid.code, invalid.detail))
                 .ok()
         };
-        let id = check("id", identifier(sent.id));
-        let is_user = if sent.role == "user" {
-            Ok(sent.role)
+        let id = check("id", identifier(self.id));
+        let is_user = if self.role == "user" {
+            Ok(self.role)
         } else {
             Err(Invalid::new("unknown_value", "The last message must be the user's."))
         };
         let role = check("role", is_user);
-        let text = check("parts", text(&sent.parts));
-        let (Some(conversation_id), Some(id), Some(_), Some(text), true) =
-            (conversation_id, id, role, text, faults.is_empty())
-        else {
-            return Err(faults);
-        };
-        let pointer = format!("{pointer}/parts");
-        Ok(SendMessage { conversation_id, id, text, pointer, companion: self.companion_id })
+        let text = check("parts", text(&self.parts));
+        role?;
+        Some(SentText { id: id?, text: text?, pointer: format!("{pointer}/parts") })
     }
 }
 
@@ -222,9 +315,9 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn parse(body: Value) -> Result<SendMessage, Vec<(String, &'static str)>> {
+    fn parse(body: Value) -> Result<ChatRequest, Vec<(String, &'static str)>> {
         let body: ChatBody = serde_json::from_value(body).unwrap();
-        body.parse().map_err(|faults| {
+        body.parse(None).map_err(|faults| {
             faults.into_errors().into_iter().map(|error| (error.pointer, error.code)).collect()
         })
     }
@@ -242,12 +335,33 @@ mod tests {
         ]});
         let lean = json!({"id": "c1", "message": user("hello"), "companion_id": "roz"});
         for (body, companion) in [(sdk, None), (lean, Some("roz".to_owned()))] {
-            let sent = parse(body).ok().unwrap();
+            let request = parse(body).ok().unwrap();
+            let Action::Send(sent) = request.action else { panic!("a message is sent") };
             assert_eq!(
-                (sent.conversation_id, sent.id, sent.text),
+                (request.conversation_id, sent.id, sent.text),
                 ("c1".into(), "m1".into(), "hello".into())
             );
-            assert_eq!(sent.companion, companion);
+            assert_eq!(request.companion, companion);
+        }
+    }
+
+    #[test]
+    fn the_three_actions_are_told_apart_as_the_sdk_posts_them() {
+        let submit = |message_id: &str| json!({"id": "c", "message": user("hello"), "messageId": message_id});
+        let edit = parse(submit("m1")).ok().unwrap();
+        assert!(matches!(edit.action, Action::Edit(sent) if sent.text == "hello"));
+        assert_eq!(parse(submit("other")).err(), Some(vec![("/messageId".into(), "conflict")]));
+
+        let again = "regenerate-message";
+        for (body, target) in [
+            (json!({"id": "c", "trigger": again, "messages": [user("hello")], "messageId": "r1"}), "m1/r1"),
+            (json!({"id": "c", "trigger": again, "messages": [user("hello")]}), "m1/"),
+            (json!({"id": "c", "trigger": again, "messages": [], "messageId": "r1"}), "/r1"),
+            (json!({"id": "c", "trigger": again}), "/"),
+        ] {
+            let request = parse(body.clone()).ok().unwrap();
+            let Action::Regenerate(regenerate) = request.action else { panic!("{body}") };
+            assert_eq!(regenerate.target(), target, "{body}");
         }
     }
 
@@ -262,6 +376,12 @@ mod tests {
             (json!({"id": "c/d", "message": user("a")}), "/id", "invalid_format"),
             (json!({"id": "", "message": user("a")}), "/id", "invalid_format"),
             (json!({"id": "c", "message": user("a"), "trigger": "dance"}), "/trigger", "unknown_value"),
+            (json!({"id": "c", "message": user("a"), "messageId": "r/1"}), "/messageId", "invalid_format"),
+            (
+                json!({"id": "c", "message": user(""), "trigger": "regenerate-message"}),
+                "/message/parts",
+                "too_short",
+            ),
             (json!({"id": "c", "message": user(" \n ")}), "/message/parts", "too_short"),
             (json!({"id": "c", "message": user(&long)}), "/message/parts", "too_long"),
             (part(json!({"type": "file", "url": "data:,"})), "/message/parts", "unknown_value"),

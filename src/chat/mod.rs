@@ -16,6 +16,7 @@ pub(crate) mod provider;
 pub(crate) mod providers;
 mod relay;
 mod reply;
+mod request;
 pub(crate) mod routing;
 mod send;
 mod service;
@@ -41,8 +42,11 @@ use self::{
 pub use self::{
     companions::{Companion, CompanionCard, Companions},
     filter::{AllowAll, ReplyFilter, SharedReplyFilter},
-    service::{Chat, ChatError, PURGE_JOB, Start},
+    service::{Chat, ChatError, DROP_JOB, PURGE_JOB, Start},
 };
+
+/// The header whose key makes it harmless to ask for another reply twice (draft-ietf-httpapi-idempotency-key-header).
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// What the fuzz targets need.
 #[cfg(fuzzing)]

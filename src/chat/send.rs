@@ -9,11 +9,12 @@ use super::{
     Chat, ChatError, Companion, MessageStatus, Outcome,
     claim::{NotClaimed, Question, Turn, claim},
     generation::Generation,
-    message::SendMessage,
+    message::{Action, ChatRequest, SentText},
     prompt,
     reply::{Reply, SessionWatch},
+    request::{Found, Made, Meant, Plan, ToAnswer},
     service::body_place,
-    store::{self, ClaimRow, ConversationRow, Places},
+    store::{self, ConversationRow, Places},
     supervisor::Task,
 };
 use crate::{
@@ -33,18 +34,9 @@ struct Speaker {
     companion: Companion,
 }
 
-/// What the database says about a message that is to be sent.
-enum Found {
-    /// It was sent before.
-    Claim(ConversationRow, Box<ClaimRow>),
-    /// It is new, in a conversation that is there.
-    New(ConversationRow),
-    /// It is the first of a conversation.
-    First,
-}
-
 impl Chat {
-    /// Stores a message and begins the reply, or finds the reply to a message that was sent before.
+    /// Answers a message, or finds the reply to one that was sent before; answers one anew, whose reply is to be replaced,
+    /// or that has another text now.
     ///
     /// No connection to the database is held while the provider talks. The reply goes on when the caller leaves; it is
     /// found again by sending the same message, by [`Chat::resume`], or in the history.
@@ -52,14 +44,17 @@ impl Chat {
     /// # Errors
     ///
     /// In the order of API.md. After an error nothing is stored and nothing is charged.
-    pub async fn send(&self, caller: Caller, message: SendMessage) -> Result<Reply, ChatError> {
+    pub async fn send(&self, caller: Caller, request: ChatRequest) -> Result<Reply, ChatError> {
+        let data_key = self.parts().keyring.user(caller.user_id).await?;
+        let mut meant = None;
         for _ in 0..TRIES {
-            match self.try_send(caller, &message).await {
+            match self.try_send(caller, &data_key, &request, &mut meant).await {
                 Ok(reply) => return Ok(reply),
                 Err(NotClaimed::Overtaken) => {}
                 Err(NotClaimed::Refused(error)) => {
                     // Sent twice at the same moment: who lost joins the one that won, and is refused nothing.
-                    if !self.comes_from_a_double(&error, caller.user_id, &message).await? {
+                    let owner = caller.user_id;
+                    if !self.comes_from_a_double(&error, owner, &data_key, &request, &mut meant).await? {
                         return Err(error);
                     }
                 }
@@ -68,13 +63,15 @@ impl Chat {
         Err(ChatError::GenerationInProgress)
     }
 
-    /// Whether a refusal only says that the same message was sent by another connection: then it has a reply, or it had
-    /// one in the making that has failed since.
+    /// Whether a refusal only says that the same was asked for by another connection: then it has a reply, or it had one in
+    /// the making that has failed since.
     async fn comes_from_a_double(
         &self,
         refusal: &ChatError,
         owner: Uuid,
-        message: &SendMessage,
+        key: &DataKey,
+        request: &ChatRequest,
+        meant: &mut Option<Meant>,
     ) -> Result<bool, ChatError> {
         let is_possible = matches!(
             refusal,
@@ -83,58 +80,84 @@ impl Chat {
         if !is_possible {
             return Ok(false);
         }
-        Ok(match self.look_up(owner, message).await? {
-            // Also when it has failed: the try that was in the way may have been one of this very message. If it was
-            // another message's, the next round says so again.
-            Found::Claim(_, claim) => {
-                claim.status != MessageStatus::Failed || matches!(refusal, ChatError::GenerationInProgress)
-            }
-            Found::New(_) | Found::First => false,
+        Ok(match self.look_up(owner, key, request, meant).await? {
+            Found::Reply(..) => true,
+            // The try that was in the way may have been one for this very message. If it was another message's, the next
+            // round says so again.
+            Found::ToAnswer(found) => match found.plan {
+                Plan::Again { .. } | Plan::Anew { .. } => matches!(refusal, ChatError::GenerationInProgress),
+                Plan::New(_) | Plan::Edited { .. } => false,
+            },
         })
     }
 
-    async fn try_send(&self, caller: Caller, message: &SendMessage) -> Result<Reply, NotClaimed> {
+    async fn try_send(
+        &self,
+        caller: Caller,
+        data_key: &DataKey,
+        request: &ChatRequest,
+        meant: &mut Option<Meant>,
+    ) -> Result<Reply, NotClaimed> {
         let owner = caller.user_id;
-        let data_key = self.parts().keyring.user(owner).await.map_err(ChatError::from)?;
-        let (again, conversation) = match self.look_up(owner, message).await? {
-            Found::Claim(conversation, claim) => {
-                compare(&data_key, conversation.key, message, &claim)?;
-                if claim.status != MessageStatus::Failed {
-                    return Ok(self.rejoin(caller, &data_key, conversation.key, *claim).await?);
-                }
-                let again = Question::Again { seq: claim.question_seq, failed_reply: claim.reply_seq };
-                (Some(again), Some(conversation))
-            }
-            Found::New(conversation) => (None, Some(conversation)),
-            Found::First => (None, None),
+        let ToAnswer { conversation, plan } = match self.look_up(owner, data_key, request, meant).await? {
+            Found::Reply(key, made) => return Ok(self.rejoin(caller, data_key, key, *made).await?),
+            Found::ToAnswer(found) => *found,
         };
         self.parts().auth.require_consents(owner).await.map_err(ChatError::from)?;
         let companion = match &conversation {
             Some(conversation) => self.still_there(conversation)?,
-            None => self.choose(message.companion.as_deref())?,
+            None => self.choose(request.companion.as_deref())?,
         };
         let access = self.check_access(owner, &companion.card.id).await?;
         self.check_room(owner, conversation.as_ref()).await?;
-        self.check_length(companion, message)?;
+        if let Some(sent) = request.sent() {
+            self.check_length(companion, sent)?;
+        }
+        let speaker = Speaker { data_key: data_key.clone(), companion: companion.clone() };
+        let (turn, generation) =
+            self.prepare(owner, request, conversation.as_ref(), plan, access, &speaker)?;
+        self.claim_and_begin(turn, generation, speaker, self.watch(caller)).await
+    }
 
+    /// Numbers and seals everything that the claim will write.
+    fn prepare(
+        &self,
+        owner: Uuid,
+        request: &ChatRequest,
+        conversation: Option<&ConversationRow>,
+        plan: Plan,
+        access: Access,
+        speaker: &Speaker,
+    ) -> Result<(Turn, Arc<Generation>), ChatError> {
         let now = self.parts().clock.now();
-        let conversation_key = conversation
-            .as_ref()
-            .map_or_else(|| self.parts().random.uuid(now), |conversation| conversation.key);
+        let conversation_key =
+            conversation.map_or_else(|| self.parts().random.uuid(now), |conversation| conversation.key);
         let seal = |id: &str, text: &str| {
-            data_key.seal(body_place(&conversation_key, id), text.as_bytes(), &*self.parts().random)
+            let place = body_place(&conversation_key, id);
+            speaker.data_key.seal(place, text.as_bytes(), &*self.parts().random)
         };
         let reply_id = self.parts().random.uuid(now).to_string();
         let generation = Generation::new(self.parts().random.uuid(now), reply_id.clone());
+        let question = match plan {
+            Plan::New(SentText { id, text, .. }) => Question::New { body: seal(&id, &text), id },
+            Plan::Again { seq, failed_reply } => Question::Again { seq, failed_reply },
+            Plan::Anew { seq, replaces, last_seq } => Question::Anew { seq, replaces, last_seq },
+            Plan::Edited { seq, sent, dropped, last_seq } => {
+                let job = self.removal_of_dropped(owner, conversation_key, generation.id)?;
+                Question::Edited { seq, body: seal(&sent.id, &sent.text), dropped, last_seq, job }
+            }
+        };
+        let begin = conversation.is_none();
         let turn = Turn {
             owner,
-            conversation_id: message.conversation_id.clone(),
+            conversation_id: request.conversation_id.clone(),
             conversation_key,
-            begin: conversation.is_none().then(|| (companion.card.id.clone(), self.model().to_owned())),
-            question: again.unwrap_or_else(|| Question::New {
-                id: message.id.clone(),
-                body: seal(&message.id, &message.text),
-            }),
+            begin: begin.then(|| (speaker.companion.card.id.clone(), self.model().to_owned())),
+            question,
+            regenerate: match &request.action {
+                Action::Regenerate(regenerate) => Some((regenerate.target(), regenerate.key.clone())),
+                Action::Send(_) | Action::Edit(_) => None,
+            },
             charge: Charge::at(owner, now),
             access,
             generation: generation.id,
@@ -145,8 +168,7 @@ impl Chat {
             most_at_once: self.parts().settings.generations_per_user,
             now,
         };
-        let speaker = Speaker { data_key, companion: companion.clone() };
-        self.claim_and_begin(turn, generation, speaker, self.watch(caller)).await
+        Ok((turn, generation))
     }
 
     /// The companion of a conversation that was begun before.
@@ -168,7 +190,7 @@ impl Chat {
     }
 
     /// Refuses a message that fits no model beside the persona: it would fail each time that it is tried.
-    fn check_length(&self, companion: &Companion, message: &SendMessage) -> Result<(), ChatError> {
+    fn check_length(&self, companion: &Companion, message: &SentText) -> Result<(), ChatError> {
         let tokens = prompt::estimate(&companion.prompt).saturating_add(prompt::estimate(&message.text));
         let widest = self.parts().route.iter().map(|candidate| candidate.provider.model().budget()).max();
         if widest.is_some_and(|widest| tokens <= widest) {
@@ -230,19 +252,28 @@ impl Chat {
                 return;
             };
             answer(Ok(Reply::live(&generation, session)));
-            chat.supervise(Task {
-                generation,
-                owner: turn.owner,
-                conversation: turn.conversation_key,
-                data_key: speaker.data_key,
-                companion: speaker.companion,
-                charge: turn.charge,
-                question_seq: places.question_seq,
-                reply_seq: places.reply_seq,
-                started_at: turn.now,
-            });
+            chat.begin(&turn, &places, generation, speaker);
         });
         claimed.await.unwrap_or(Err(NotClaimed::Refused(ChatError::Overloaded)))
+    }
+
+    /// Begins what was claimed.
+    fn begin(&self, turn: &Turn, places: &Places, generation: Arc<Generation>, speaker: Speaker) {
+        if matches!(turn.question, Question::Edited { .. }) {
+            self.parts().jobs.wake();
+        }
+        self.supervise(Task {
+            generation,
+            owner: turn.owner,
+            conversation: turn.conversation_key,
+            data_key: speaker.data_key,
+            companion: speaker.companion,
+            charge: turn.charge,
+            question_seq: places.question_seq,
+            reply_seq: places.reply_seq,
+            replaces: turn.question.replaces(),
+            started_at: turn.now,
+        });
     }
 
     /// The places of a claim whose answer was lost, if it was written. Waits for the database as long as it takes.
@@ -299,45 +330,28 @@ impl Chat {
         Ok(())
     }
 
-    async fn look_up(&self, owner: Uuid, message: &SendMessage) -> Result<Found, ChatError> {
-        self.parts()
-            .db
-            .read(async |c| {
-                let Some(row) = store::find_conversation(owner, &message.conversation_id).opt(&c).await?
-                else {
-                    return Ok(Found::First);
-                };
-                if row.deleted_at.is_some() {
-                    return Err(ChatError::NotFound);
-                }
-                let claim = store::find_claim(owner, row.key, &message.id).opt(&c).await?;
-                Ok(match claim {
-                    Some(claim) => Found::Claim(row, Box::new(claim)),
-                    None => Found::New(row),
-                })
-            })
-            .await
-    }
-
     /// The reply to a message that was sent before: joined while it is made, else as it was stored.
     async fn rejoin(
         &self,
         caller: Caller,
         key: &DataKey,
         conversation: Uuid,
-        claim: ClaimRow,
+        made: Made,
     ) -> Result<Reply, ChatError> {
-        if claim.status == MessageStatus::Generating {
-            let live = self.live.get(claim.generation_id);
+        if made.status == MessageStatus::Generating {
+            let live = self.live.get(made.generation_id);
             // Made by another instance, or settled since we looked.
             let reply = live.as_ref().map(|live| Reply::live(live, self.watch(caller)));
             return reply.ok_or(ChatError::GenerationInProgress);
         }
-        let text = key.open_text(body_place(&conversation, &claim.reply_id), &claim.reply)?;
-        let (owner, id) = (caller.user_id, claim.generation_id);
+        let text = match &made.reply {
+            Some(sealed) => key.open_text(body_place(&conversation, &made.reply_id), sealed)?,
+            None => String::new(),
+        };
+        let (owner, id) = (caller.user_id, made.generation_id);
         let ending = self.parts().db.read(async |c| store::find_ending(owner, id).one(&c).await).await?;
         let outcome = Outcome { quota: Some(self.parts().billing.quota(owner).await?), ..ending.into() };
-        Ok(Reply::stored(claim.generation_id, claim.reply_id, text, outcome, self.watch(caller)))
+        Ok(Reply::stored(made.generation_id, made.reply_id, text, outcome, self.watch(caller)))
     }
 
     /// Access, then limits, before anything is written.
@@ -355,15 +369,4 @@ impl Chat {
         }
         Ok(access)
     }
-}
-
-/// The same id must mean the same text.
-fn compare(
-    key: &DataKey,
-    conversation: Uuid,
-    message: &SendMessage,
-    claim: &ClaimRow,
-) -> Result<(), ChatError> {
-    let text = key.open_text(body_place(&conversation, &message.id), &claim.question)?;
-    if text == message.text { Ok(()) } else { Err(ChatError::IdempotencyMismatch) }
 }

@@ -18,7 +18,7 @@ use crate::{
     platform::{
         clock::SharedClock,
         db::{self, Db},
-        job::{Jobs, PrepareError},
+        job::{Jobs, NewJob, PrepareError},
         keyring::{KeyError, Keyring, Service},
         page::{Cursors, Page, Position},
         problem::{FieldError, Invalid},
@@ -31,6 +31,8 @@ use crate::{
 
 /// The kind of job that removes the messages of a deleted conversation.
 pub const PURGE_JOB: &str = "purge_conversation";
+/// The kind of job that removes the messages that an edit has dropped.
+pub const DROP_JOB: &str = "remove_dropped_messages";
 /// Messages that one transaction removes.
 const PURGE_BATCH: i64 = 500;
 /// The longest title, in characters.
@@ -62,6 +64,12 @@ pub enum ChatError {
     /// The message id was used for another text.
     #[error("the message id was used for another text")]
     IdempotencyMismatch,
+    /// The reply that is to be replaced is not the last one, or there is none.
+    #[error("not the last reply")]
+    NotLastReply,
+    /// The idempotency key was used for another reply.
+    #[error("the key was used for another reply")]
+    KeyReused,
     /// Newer messages came after the one that is to be tried again.
     #[error("the message is not the newest one")]
     Superseded,
@@ -137,6 +145,13 @@ pub struct Start {
 struct Purge {
     owner: Uuid,
     conversation: Uuid,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DroppedBy {
+    owner: Uuid,
+    conversation: Uuid,
+    generation: Uuid,
 }
 
 impl Chat {
@@ -294,6 +309,37 @@ impl Chat {
         loop {
             let purge = async move |c| store::purge_messages(owner, conversation, PURGE_BATCH).exec(&c).await;
             if self.parts.db.write::<_, db::Error, _>(purge).await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What is to be done after an edit, whose reply is that generation.
+    pub(super) fn removal_of_dropped(
+        &self,
+        owner: Uuid,
+        conversation: Uuid,
+        generation: Uuid,
+    ) -> Result<NewJob, PrepareError> {
+        self.parts.jobs.prepare(DROP_JOB, &DroppedBy { owner, conversation, generation })
+    }
+
+    /// The job behind an edit: removes what nobody sees any more.
+    pub async fn remove_dropped(
+        &self,
+        job: &crate::platform::job::Job,
+    ) -> Result<(), crate::platform::job::JobError> {
+        let DroppedBy { owner, conversation, generation } = job.payload()?;
+        loop {
+            let remove = async move |c| {
+                let remove = store::remove_dropped(owner, conversation, generation, PURGE_BATCH);
+                let removed = remove.exec(&c).await?;
+                if removed == 0 {
+                    store::dropped_all(owner, generation).exec(&c).await?;
+                }
+                Ok(removed)
+            };
+            if self.parts.db.write::<_, db::Error, _>(remove).await? == 0 {
                 return Ok(());
             }
         }

@@ -27,6 +27,9 @@ struct Settlement {
     id: Uuid,
     instance: Uuid,
     reply_seq: i64,
+    /// The reply that goes if this one has text, and stays if it has none.
+    replaces: Option<i64>,
+    has_text: bool,
     body: Sealed,
     verdict: Verdict,
     provider: Option<String>,
@@ -38,9 +41,10 @@ struct Settlement {
 impl Settlement {
     /// Writes it, and says how the reply stands then. Rows are taken in everybody's order.
     async fn store(&self, quota_returned: bool, c: &Conn) -> Result<MessageStatus, Settle> {
-        let Settlement { owner, conversation, id, reply_seq, usage, now, .. } = *self;
+        let Settlement { owner, conversation, id, reply_seq, replaces, usage, now, .. } = *self;
         let Verdict { finish, failure, .. } = self.verdict;
-        let released = store::release_conversation(owner, conversation, id, now).exec(c).await? > 0;
+        let more = more_messages(replaces);
+        let released = store::release_conversation(owner, conversation, id, more, now).exec(c).await? > 0;
         // A conversation that was deleted meanwhile has let go of the reply already: nobody will find it there.
         let status = if released { self.verdict.status } else { MessageStatus::Stopped };
         let settled = store::settle(
@@ -62,11 +66,34 @@ impl Settlement {
             let ending = store::find_ending(owner, id).opt(c).await?;
             return Err(Settle::elsewhere(ending)); // Rolls all of it back.
         }
-        store::settle_message(owner, conversation, reply_seq, status, &self.body, self.model.as_deref())
-            .exec(c)
-            .await?;
+        if clear_place(owner, conversation, reply_seq, replaces, self.has_text, c).await? {
+            store::settle_message(owner, conversation, reply_seq, status, &self.body, self.model.as_deref())
+                .exec(c)
+                .await?;
+        }
         Ok(status)
     }
+}
+
+/// How many messages a conversation has gained when a reply has ended: one that replaces another, or came to nothing in
+/// its stead, is none more.
+fn more_messages(replaces: Option<i64>) -> i64 {
+    i64::from(replaces.is_none())
+}
+
+/// Of a reply and the one that it was to replace, only one stays: the new one if it has text. Says whether it does.
+async fn clear_place(
+    owner: Uuid,
+    conversation: Uuid,
+    reply_seq: i64,
+    replaces: Option<i64>,
+    has_text: bool,
+    c: &Conn,
+) -> db::Result<bool> {
+    let Some(old_seq) = replaces else { return Ok(true) };
+    let goes = if has_text { old_seq } else { reply_seq };
+    store::remove_reply(owner, conversation, goes).exec(c).await?;
+    Ok(has_text)
 }
 
 impl Chat {
@@ -82,6 +109,8 @@ impl Chat {
             id: task.generation.id,
             instance: self.parts().instance,
             reply_seq: task.reply_seq,
+            replaces: task.replaces,
+            has_text: task.generation.len() > 0,
             body: self.seal_reply(task),
             verdict,
             usage: tally.usage(&task.generation.text()),
@@ -205,14 +234,19 @@ impl Chat {
             .db
             .write(async move |c| {
                 let returned = give_back && charge.give_back(&c).await?;
-                store::release_conversation(owner, conversation, row.id, now).exec(&c).await?;
+                let more = more_messages(row.replaces);
+                store::release_conversation(owner, conversation, row.id, more, now).exec(&c).await?;
                 let failure = Failure::BrokenOff;
                 let settled =
                     store::settle_abandoned(owner, row.id, status, failure, returned, instance, now);
                 if settled.exec(&c).await? == 0 {
                     return Err(Settle::Elsewhere(None));
                 }
-                store::settle_abandoned_message(owner, conversation, row.reply_seq, status).exec(&c).await?;
+                if clear_place(owner, conversation, row.reply_seq, row.replaces, row.partial, &c).await? {
+                    store::settle_abandoned_message(owner, conversation, row.reply_seq, status)
+                        .exec(&c)
+                        .await?;
+                }
                 Ok(())
             })
             .await

@@ -11,12 +11,12 @@ use crate::{platform::seal::Sealed, queries, record};
 
 queries! {
     fn find_conversation(owner: Uuid, id: str) -> ConversationRow =
-        "SELECT key, id, companion_id, model, title, message_count, generation_id, created_at, updated_at,
+        "SELECT key, id, companion_id, model, title, last_seq, message_count, generation_id, created_at, updated_at,
                 deleted_at
            FROM conversation WHERE owner_id = $1 AND id = $2";
 
     fn conversations(owner: Uuid, before: i64, before_key: Uuid, limit: i64) -> ConversationRow =
-        "SELECT key, id, companion_id, model, title, message_count, generation_id, created_at, updated_at,
+        "SELECT key, id, companion_id, model, title, last_seq, message_count, generation_id, created_at, updated_at,
                 deleted_at
            FROM conversation
           WHERE owner_id = $1 AND deleted_at IS NULL AND (updated_at, key) < ($2, $3)
@@ -52,17 +52,56 @@ queries! {
           WHERE owner_id = $1 AND id = $2 AND deleted_at IS NULL AND generation_id IS NULL
          RETURNING key, last_seq";
 
-    /// Takes one place for another try at the last reply. `last_seq` is that reply's place: nothing came after it.
-    fn claim_retry(owner: Uuid, id: str, generation: Uuid, last_seq: i64, now: Timestamp) -> Claimed =
+    /// Takes one place for another reply to a message that is there; `gone` messages go with it. No row: as above, or
+    /// something was said since `last_seq` was read.
+    fn claim_reply(owner: Uuid, id: str, generation: Uuid, last_seq: i64, gone: i64, now: Timestamp) -> Claimed =
         "UPDATE conversation
-            SET generation_id = $3, last_seq = last_seq + 1, message_count = message_count - 1, updated_at = $5
+            SET generation_id = $3, last_seq = last_seq + 1, message_count = message_count - $5, updated_at = $6
           WHERE owner_id = $1 AND id = $2 AND deleted_at IS NULL AND generation_id IS NULL AND last_seq = $4
          RETURNING key, last_seq";
+
+    fn edit_question(owner: Uuid, conversation: Uuid, seq: i64, body: Sealed) =
+        "UPDATE message SET body = $4
+          WHERE conversation_key = $2 AND seq = $3 AND role = 'user'
+            AND EXISTS (SELECT 1 FROM conversation WHERE key = $2 AND owner_id = $1)";
 
     fn remove_failed_reply(owner: Uuid, conversation: Uuid, seq: i64) =
         "DELETE FROM message
           WHERE conversation_key = $2 AND seq = $3 AND status = 'failed'
             AND EXISTS (SELECT 1 FROM conversation WHERE key = $2 AND owner_id = $1)";
+
+    /// A message that an edit has dropped is forgotten, whether or not the job has removed it: its id is free.
+    fn forget_dropped(owner: Uuid, conversation: Uuid, id: str) =
+        "DELETE FROM message
+          WHERE conversation_key = $2 AND id = $3
+            AND EXISTS (SELECT 1 FROM conversation WHERE key = $2 AND owner_id = $1)
+            AND EXISTS (SELECT 1 FROM generation d
+                         WHERE d.conversation_key = $2 AND d.drops
+                           AND message.seq > d.question_seq AND message.seq < d.reply_seq)";
+
+    /// Removes messages that an edit has dropped.
+    fn remove_dropped(owner: Uuid, conversation: Uuid, generation: Uuid, limit: i64) =
+        "DELETE FROM message
+          WHERE conversation_key = $2
+            AND seq IN (SELECT m.seq
+                          FROM generation d
+                          JOIN message m ON m.conversation_key = d.conversation_key
+                                        AND m.seq > d.question_seq AND m.seq < d.reply_seq
+                         WHERE d.owner_id = $1 AND d.id = $3 AND d.conversation_key = $2 AND d.drops
+                         ORDER BY m.seq LIMIT $4)";
+
+    /// All that an edit has dropped is removed.
+    fn dropped_all(owner: Uuid, generation: Uuid) =
+        "UPDATE generation SET drops = FALSE WHERE owner_id = $1 AND id = $2";
+
+    /// Messages after a place, as their owner sees them.
+    fn count_after(owner: Uuid, conversation: Uuid, seq: i64) -> i64 =
+        "SELECT COUNT(*)
+           FROM conversation c JOIN message m ON m.conversation_key = c.key
+          WHERE c.owner_id = $1 AND c.key = $2 AND m.seq > $3 AND m.status <> 'generating'
+            AND NOT EXISTS (SELECT 1 FROM generation d
+                             WHERE d.conversation_key = m.conversation_key AND d.drops
+                               AND m.seq > d.question_seq AND m.seq < d.reply_seq)";
 
     /// No row is added when the conversation has a message with this id.
     fn add_message(
@@ -82,7 +121,43 @@ queries! {
            JOIN generation g ON g.conversation_key = c.key AND g.question_seq = q.seq
            JOIN message r ON r.conversation_key = c.key AND r.seq = g.reply_seq
           WHERE c.owner_id = $1 AND c.key = $2 AND q.id = $3
+            AND NOT EXISTS (SELECT 1 FROM generation d
+                             WHERE d.conversation_key = q.conversation_key AND d.drops
+                               AND q.seq > d.question_seq AND q.seq < d.reply_seq)
           ORDER BY g.reply_seq DESC LIMIT 1";
+
+    /// The last reply, made or being made, and what it answers. The newest row of a conversation is always a reply's, and
+    /// never one that was dropped.
+    fn last_turn(owner: Uuid, conversation: Uuid) -> TurnRow =
+        "SELECT q.seq AS question_seq, q.id AS question_id, g.id AS generation_id, g.reply_id, g.reply_seq, g.status,
+                g.regenerate_of, r.body AS reply
+           FROM conversation c
+           JOIN message r ON r.conversation_key = c.key
+           JOIN generation g ON g.conversation_key = c.key AND g.reply_seq = r.seq
+           JOIN message q ON q.conversation_key = c.key AND q.seq = g.question_seq
+          WHERE c.owner_id = $1 AND c.key = $2
+            AND r.seq = (SELECT MAX(m.seq) FROM message m WHERE m.conversation_key = $2)";
+
+    /// The place of one of the replies to a message, whatever became of it.
+    fn reply_place(owner: Uuid, conversation: Uuid, question_seq: i64, reply_id: str) -> i64 =
+        "SELECT reply_seq FROM generation
+          WHERE owner_id = $1 AND conversation_key = $2 AND question_seq = $3 AND reply_id = $4";
+
+    /// What was begun under a key, with its text if that still stands.
+    fn find_key(owner: Uuid, idempotency_key: str) -> KeyRow =
+        "SELECT g.conversation_key, g.regenerate_of, g.id AS generation_id, g.reply_id, g.reply_seq, g.status,
+                r.body AS reply
+           FROM generation g
+           LEFT JOIN message r ON r.conversation_key = g.conversation_key AND r.seq = g.reply_seq
+                AND NOT EXISTS (SELECT 1 FROM generation d
+                                 WHERE d.conversation_key = g.conversation_key AND d.drops
+                                   AND g.reply_seq > d.question_seq AND g.reply_seq < d.reply_seq)
+          WHERE g.owner_id = $1 AND g.idempotency_key = $2";
+
+    /// A key under which nothing was delivered may be used again.
+    fn free_key(owner: Uuid, idempotency_key: str) =
+        "UPDATE generation SET idempotency_key = NULL
+          WHERE owner_id = $1 AND idempotency_key = $2 AND status = 'failed'";
 
     fn newest_reply(owner: Uuid, conversation: Uuid, question_seq: i64) -> i64 =
         "SELECT reply_seq FROM generation
@@ -104,19 +179,27 @@ queries! {
         "SELECT m.seq, m.id, m.role, m.status, m.body, m.model, m.created_at
            FROM conversation c JOIN message m ON m.conversation_key = c.key
           WHERE c.owner_id = $1 AND c.key = $2 AND m.seq < $3 AND m.status <> 'generating'
+            AND NOT EXISTS (SELECT 1 FROM generation d
+                             WHERE d.conversation_key = m.conversation_key AND d.drops
+                               AND m.seq > d.question_seq AND m.seq < d.reply_seq)
           ORDER BY m.seq DESC LIMIT $4";
 
     fn count_running(owner: Uuid) -> i64 =
         "SELECT COUNT(*) FROM generation WHERE owner_id = $1 AND status = 'generating'";
 
+    /// No row is added when its key is taken.
     fn add_generation(
         id: Uuid, conversation: Uuid, owner: Uuid, question_seq: i64, reply_seq: i64, reply_id: str, instance: Uuid,
-        lease: Timestamp, quota_day: i64, now: Timestamp,
+        lease: Timestamp, quota_day: i64, now: Timestamp, replaces: Option<i64>, drops: bool,
+        regenerate_of: Option<String>, idempotency_key: Option<String>,
     ) =
         "INSERT INTO generation (id, conversation_key, owner_id, question_seq, reply_seq, reply_id, instance, lease,
                                  partial, stop_requested, status, quota_day, quota_returned, input_tokens,
-                                 output_tokens, tokens_estimated, started_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, FALSE, FALSE, 'generating', $9, FALSE, 0, 0, TRUE, $10)";
+                                 output_tokens, tokens_estimated, started_at, replaces, drops, regenerate_of,
+                                 idempotency_key)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, FALSE, FALSE, 'generating', $9, FALSE, 0, 0, TRUE, $10, $11, $12, $13,
+                 $14)
+         ON CONFLICT (owner_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING";
 
     /// Prolongs a lease and says whether a stop was asked for. No row: the reply was settled by another instance.
     fn renew_lease(
@@ -150,20 +233,26 @@ queries! {
           WHERE conversation_key = $2 AND seq = $3 AND status = 'generating'
             AND EXISTS (SELECT 1 FROM conversation WHERE key = $2 AND owner_id = $1)";
 
-    /// Lets the next message in. No row: the conversation was deleted meanwhile, or another instance has settled the
-    /// reply.
-    fn release_conversation(owner: Uuid, conversation: Uuid, generation: Uuid, now: Timestamp) =
-        "UPDATE conversation SET generation_id = NULL, message_count = message_count + 1, updated_at = $4
+    /// Removes the reply that another one has taken the place of, or the one that has come to nothing in its stead.
+    fn remove_reply(owner: Uuid, conversation: Uuid, seq: i64) =
+        "DELETE FROM message
+          WHERE conversation_key = $2 AND seq = $3 AND role = 'assistant'
+            AND EXISTS (SELECT 1 FROM conversation WHERE key = $2 AND owner_id = $1)";
+
+    /// Lets the next message in, when there are `more` messages than before. No row: the conversation was deleted
+    /// meanwhile, or another instance has settled the reply.
+    fn release_conversation(owner: Uuid, conversation: Uuid, generation: Uuid, more: i64, now: Timestamp) =
+        "UPDATE conversation SET generation_id = NULL, message_count = message_count + $4, updated_at = $5
           WHERE owner_id = $1 AND key = $2 AND generation_id = $3";
 
     /// Replies that nobody works on any more.
     fn abandoned(now: Timestamp) -> AbandonedRow =
-        "SELECT id, owner_id, conversation_key, reply_seq, quota_day, partial
+        "SELECT id, owner_id, conversation_key, reply_seq, replaces, quota_day, partial
            FROM generation WHERE status = 'generating' AND lease < $1 ORDER BY lease LIMIT 100";
 
     /// Replies that this instance worked on before it was restarted.
     scan fn abandoned_by(instance: Uuid) -> AbandonedRow =
-        "SELECT id, owner_id, conversation_key, reply_seq, quota_day, partial
+        "SELECT id, owner_id, conversation_key, reply_seq, replaces, quota_day, partial
            FROM generation WHERE status = 'generating' AND instance = $1 LIMIT 100";
 
     /// Ends an abandoned reply. Its own instance may do so at once, others after its lease.
@@ -199,6 +288,7 @@ record! {
         pub(super) companion_id: String,
         pub(super) model: String,
         pub(super) title: Option<Sealed>,
+        pub(super) last_seq: i64,
         pub(super) message_count: i64,
         pub(super) generation_id: Option<Uuid>,
         pub(super) created_at: Timestamp,
@@ -233,6 +323,33 @@ record! {
         pub(super) reply_seq: i64,
         pub(super) status: MessageStatus,
         pub(super) reply: Sealed,
+    }
+}
+
+record! {
+    /// The last reply, and what it answers.
+    pub struct TurnRow {
+        pub(super) question_seq: i64,
+        pub(super) question_id: String,
+        pub(super) generation_id: Uuid,
+        pub(super) reply_id: String,
+        pub(super) reply_seq: i64,
+        pub(super) status: MessageStatus,
+        pub(super) regenerate_of: Option<String>,
+        pub(super) reply: Sealed,
+    }
+}
+
+record! {
+    /// What was begun under a key.
+    pub struct KeyRow {
+        pub(super) conversation_key: Uuid,
+        pub(super) regenerate_of: Option<String>,
+        pub(super) generation_id: Uuid,
+        pub(super) reply_id: String,
+        pub(super) reply_seq: i64,
+        pub(super) status: MessageStatus,
+        pub(super) reply: Option<Sealed>,
     }
 }
 
@@ -272,6 +389,7 @@ record! {
         pub(super) owner_id: Uuid,
         pub(super) conversation_key: Uuid,
         pub(super) reply_seq: i64,
+        pub(super) replaces: Option<i64>,
         pub(super) quota_day: i64,
         pub(super) partial: bool,
     }

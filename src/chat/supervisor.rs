@@ -51,6 +51,8 @@ pub struct Task {
     pub question_seq: i64,
     /// The place of the reply.
     pub reply_seq: i64,
+    /// The place of the reply that this one is to replace.
+    pub replaces: Option<i64>,
     /// When it was claimed.
     pub started_at: Timestamp,
 }

@@ -169,6 +169,140 @@ const cases = {
     const { quota } = await person.call(200, 'GET', '/v1/session');
     assert.equal(quota.used, 1);
   },
+
+  async 'another reply takes the place of the last one, under its own id'(ai) {
+    const person = await server.signUp();
+    const chat = open(ai, person);
+    await chat.sendMessage({ text: 'Good evening!' });
+    await chat.sendMessage({ text: 'Tell me something.' });
+    const ids = [chat.reply.message.id];
+    for (const options of [undefined, {}, 'by id']) {
+      await chat.regenerate(options === 'by id' ? { messageId: chat.reply.message.id } : options);
+      assert.equal(chat.status, 'ready');
+      assert.equal(chat.error, undefined);
+      assert.notEqual(chat.reply.text, '');
+      ids.push(chat.reply.message.id);
+      await agreesWithHistory(chat, person, ['complete', 'complete', 'complete', 'complete']);
+    }
+    assert.equal(new Set(ids).size, 4);
+    assert.equal(chat.finished.at(-1).message.metadata.quota.used, 5);
+
+    await chat.sendMessage({ text: 'And then?' });
+    await agreesWithHistory(chat, person, Array(6).fill('complete'));
+    await chat.regenerate({ messageId: chat.messages[4].id }); // By the message that is answered.
+    assert.equal(chat.status, 'ready');
+    await agreesWithHistory(chat, person, Array(6).fill('complete'));
+    // The client cuts its list whatever the server says; the history tells what is there.
+    await chat.regenerate({ messageId: chat.messages[1].id });
+    assert.equal(chat.status, 'error');
+    assert.equal(JSON.parse(chat.error.message).code, 'conflict');
+    assert.equal((await person.history(chat.id)).length, 6);
+  },
+
+  async 'an edited message is answered anew, and what came after it is gone'(ai) {
+    const person = await server.signUp();
+    const chat = open(ai, person);
+    for (const text of ['Good evening!', 'Tell me something.', 'And then?']) await chat.sendMessage({ text });
+    const [, , { id: messageId }] = chat.messages;
+    await chat.sendMessage({ messageId, text: 'Tell me something else.' });
+    assert.equal(chat.status, 'ready');
+    assert.equal(chat.messages.length, 4);
+    await agreesWithHistory(chat, person, Array(4).fill('complete'));
+    assert.equal(chat.finished.at(-1).message.metadata.quota.used, 4);
+
+    // The same edit again is the same reply; another one is not.
+    const { id } = chat.reply.message;
+    await chat.sendMessage({ messageId, text: 'Tell me something else.' });
+    assert.equal(chat.reply.message.id, id);
+    await chat.sendMessage({ messageId, text: 'Tell me nothing.' });
+    assert.notEqual(chat.reply.message.id, id);
+    await agreesWithHistory(chat, person, Array(4).fill('complete'));
+    assert.equal(chat.finished.at(-1).message.metadata.quota.used, 5);
+  },
+
+  async 'another reply goes on without its reader, is joined, and is resumed'(ai) {
+    const person = await server.signUp();
+    const left = open(ai, person);
+    await left.sendMessage({ text: '!long Tell me everything.' });
+    const old = left.reply;
+    const regenerating = left.regenerate();
+    await left.until('some new words', () => isAnother(left.reply, old) && words(left.reply.text) >= 5);
+    const { id } = left.reply.message;
+    await left.stop(); // Closes the connection; our stop endpoint is not called.
+    await regenerating;
+
+    // Until it is there, the old one is what the history has.
+    const stored = await person.history(left.id);
+    assert.deepEqual(
+      stored.map((message) => textOf(message)),
+      [textOf(left.messages[0]), old.text],
+    );
+    const joined = left.regenerate({ messageId: id }); // It is the reply that is being made.
+    const back = open(ai, person, { id: left.id, messages: stored.slice(0, -1) });
+    await back.resumeStream();
+    await joined;
+    assert.deepEqual([left.status, back.status], ['ready', 'ready']);
+    for (const chat of [left, back]) {
+      assert.equal(chat.reply.message.id, id);
+      await agreesWithHistory(chat, person, ['complete', 'complete']);
+    }
+    const { quota } = await person.call(200, 'GET', '/v1/session');
+    assert.equal(quota.used, 2);
+  },
+
+  async 'a stop keeps what there is of another reply'(ai) {
+    const person = await server.signUp();
+    const chat = open(ai, person);
+    await chat.sendMessage({ text: '!long Tell me everything.' });
+    const old = chat.reply;
+    const regenerating = chat.regenerate();
+    await chat.until('some new words', () => isAnother(chat.reply, old) && words(chat.reply.text) >= 5);
+    await person.call(204, 'POST', `/v1/chat/${chat.id}/stop`, {});
+    await regenerating;
+    assert.equal(chat.status, 'ready');
+    assert.equal(chat.error, undefined);
+    await agreesWithHistory(chat, person, ['complete', 'stopped']);
+  },
+
+  async 'another reply that breaks off replaces, a failed one is tried again'(ai) {
+    const person = await server.signUp();
+    const chat = open(ai, person);
+    await chat.sendMessage({ text: '!error Tell me about your day.' });
+    const broken = chat.reply.message.id;
+    await chat.regenerate();
+    assert.equal(chat.status, 'error');
+    assert.equal(JSON.parse(chat.error.message).code, 'provider_failed');
+    assert.notEqual(chat.reply.message.id, broken);
+    await agreesWithHistory(chat, person, ['complete', 'interrupted']);
+
+    const { id: messageId } = chat.messages[0];
+    await chat.sendMessage({ messageId, text: '!busy Hello.' });
+    assert.equal(JSON.parse(chat.error.message).code, 'provider_unavailable');
+    await chat.regenerate({ messageId: chat.reply.message.id });
+    assert.equal(JSON.parse(chat.error.message).code, 'provider_unavailable');
+    await agreesWithHistory(chat, person, ['complete', 'failed']);
+    await chat.sendMessage({ messageId, text: 'Hello.' });
+    await agreesWithHistory(chat, person, ['complete', 'complete']);
+  },
+
+  async 'a message that never arrived is sent by "try again", however the client words it'(ai) {
+    const person = await server.signUp();
+    const { token } = person;
+    const chat = open(ai, person);
+    for (const retry of [
+      () => chat.regenerate(),
+      () => chat.sendMessage({ messageId: chat.messages.at(-1).id, text: textOf(chat.messages.at(-1)) }),
+    ]) {
+      person.token = 'not one of ours';
+      await chat.sendMessage({ text: 'Is anybody there?' });
+      assert.equal(JSON.parse(chat.error.message).code, 'unauthenticated');
+      person.token = token;
+      await retry();
+      assert.equal(chat.status, 'ready');
+      assert.equal(chat.error, undefined);
+    }
+    await agreesWithHistory(chat, person, Array(4).fill('complete'));
+  },
 };
 
 let server;
@@ -317,6 +451,11 @@ async function agreesWithHistory(chat, person, expected) {
   const shown = ({ id, role, parts }) => ({ id, role, text: textOf({ parts }) });
   assert.deepEqual(chat.messages.map(shown), history.map(shown));
   assert.deepEqual(statuses(history), expected);
+}
+
+/** Some majors keep the old reply in the list for a moment. */
+function isAnother(reply, old) {
+  return reply !== undefined && reply.message.id !== old.message.id;
 }
 
 function statuses(history) {

@@ -105,8 +105,8 @@ codes! {
     GenerationInProgress = "generation_in_progress", CONFLICT, "A reply is being made",
         "Wait for the running reply, join it with `GET /v1/chat/{id}/stream`, or stop it.";
     /// The same message id with another text.
-    IdempotencyMismatch = "idempotency_mismatch", CONFLICT, "This id was used for another message",
-        "Give every new message an id of its own.";
+    IdempotencyMismatch = "idempotency_mismatch", CONFLICT, "This id was used for something else",
+        "Give every new message an id of its own, and every request for another reply a key of its own.";
     /// Well-formed, but not valid.
     ValidationFailed = "validation_failed", UNPROCESSABLE_ENTITY, "The request is not valid",
         "`errors` names each field by JSON pointer with a code and a sentence.";
@@ -122,22 +122,22 @@ codes! {
     /// The provider failed.
     ProviderFailed = "provider_failed", BAD_GATEWAY, "The companion could not answer",
         "Without a word, nothing was charged: send the message again, under the same id. After words have arrived that \
-         only gives the same again: send a new message.";
+         only gives the same again: ask for another reply, or send a new message.";
     /// The service cannot work at the moment.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "The service is not available at the moment",
         "Wait for `Retry-After` seconds, then try again. A reply that was broken off after words have arrived stays as it \
-         is: send a new message.";
+         is: ask for another one, or send a new message.";
     /// Too much at once.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "The service is busy",
         "Wait for `Retry-After` seconds, then try again.";
     /// The provider is busy.
     ProviderUnavailable = "provider_unavailable", SERVICE_UNAVAILABLE, "The companion is busy",
         "Without a word, nothing was charged: wait for `Retry-After` seconds, then send the message again, under the same \
-         id. After words have arrived that only gives the same again: send a new message.";
+         id. After words have arrived that only gives the same again: ask for another reply, or send a new message.";
     /// The provider was too slow.
     ProviderTimeout = "provider_timeout", GATEWAY_TIMEOUT, "The companion took too long",
         "Without a word, nothing was charged: send the message again, under the same id. After words have arrived that \
-         only gives the same again: send a new message.";
+         only gives the same again: ask for another reply, or send a new message.";
 }
 
 impl Code {

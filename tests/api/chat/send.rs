@@ -194,7 +194,7 @@ async fn what_cannot_be_sent_changes_nothing() {
     body["companion_id"] = json!(7);
     send(body.clone()).await.invalid("/companion_id", "wrong_type");
     body["companion_id"] = json!(null);
-    body["trigger"] = json!("regenerate-message");
+    body["trigger"] = json!("resume-stream");
     send(body).await.invalid("/trigger", "unknown_value");
     assert_eq!(ann.get(&t, "/v1/conversations").await.ok()["data"], json!([]));
     assert_eq!(ann.used(&t).await, 0);

@@ -65,7 +65,9 @@ async fn only_exact_origins_may_call_from_a_browser() {
         let answer = preflight(origin).await;
         assert_eq!(answer.code, 200);
         assert_eq!(answer.header("access-control-allow-origin"), origin);
-        assert!(answer.header("access-control-allow-headers").contains("authorization"));
+        for header in ["authorization", "idempotency-key"] {
+            assert!(answer.header("access-control-allow-headers").contains(header), "{header}");
+        }
         let read = t.get("/v1/me").header("origin", origin).await;
         assert_eq!(read.header("access-control-allow-origin"), origin);
         assert!(read.header("access-control-expose-headers").contains("x-request-id"));

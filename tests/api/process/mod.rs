@@ -4,6 +4,7 @@ mod canaries;
 mod commands;
 mod forwarded;
 mod kill;
+mod kill_regenerate;
 mod leaving;
 mod lifecycle;
 mod panics;
