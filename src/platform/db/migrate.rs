@@ -41,6 +41,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     5 "0005_throttle.sql",
     6 "0006_credentials.sql",
     7 "0007_administration.sql",
+    8 "0008_held.sql",
 ];
 
 /// What a run of the migrations did.

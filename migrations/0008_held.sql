@@ -1,0 +1,1 @@
+-- Holds the number: 0008 is made by another change, which replaces this file.
