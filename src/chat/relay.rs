@@ -6,7 +6,9 @@ use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Chat, NamedProvider, Usage, prompt,
+    Chat, NamedProvider, Usage,
+    context::Context,
+    pinning, prompt,
     provider::{FinishReason, Prompt, ProviderError, ReplyPart, TimeLimit, TokenCount},
     supervisor::{Ending, Task},
 };
@@ -22,13 +24,15 @@ pub struct Tally {
     pub counted: Option<TokenCount>,
     /// What we guess that the prompt has.
     pub prompt_estimate: u64,
+    /// How many messages the prompt holds, where older ones were left out.
+    pub cut_to: Option<usize>,
 }
 
 impl Chat {
-    /// Tries the providers in their order until one has said a word.
+    /// Tries the providers until one has said a word; those that offer the model that the conversation began with first.
     pub(super) async fn read_route(&self, task: &Task, tally: &Mutex<Tally>) -> Ending {
         let mut ending = Ending::Fault;
-        let mut route = self.parts().route.iter().peekable();
+        let mut route = pinning::route_for(&self.parts().route, &task.model).into_iter().peekable();
         while let Some(candidate) = route.next() {
             ending = self.read_provider(task, candidate, tally).await;
             match (&ending, route.peek()) {
@@ -45,15 +49,47 @@ impl Chat {
         ending
     }
 
+    /// Asks one provider; once more and with half as much, if it says that the prompt is too long for it.
     async fn read_provider(&self, task: &Task, candidate: &NamedProvider, tally: &Mutex<Tally>) -> Ending {
-        let prompt = match self.prompt(task, candidate).await {
-            Ok(prompt) => prompt,
-            Err(error) => {
-                tracing::error!(%error, "the context of a reply could not be read");
-                return Ending::Fault;
+        let mut room = None;
+        loop {
+            let context = match self.context(task, candidate, room).await {
+                Ok(context) => context,
+                Err(error) => {
+                    tracing::error!(%error, "the context of a reply could not be read");
+                    return Ending::Fault;
+                }
+            };
+            note(tally, |tally| *tally = Tally::with(candidate, &context));
+            let (estimate, less) = (context.estimate, context.less().filter(|_| room.is_none()));
+            let ending = self.read_reply(task, candidate, context.prompt, tally).await;
+            self.learn(candidate, estimate, tally);
+            match (&ending, less) {
+                (Ending::Failed(ProviderError::PromptTooLong), Some(_)) if task.generation.len() == 0 => {
+                    let (provider, model) = (&candidate.name, &candidate.provider.model().name);
+                    tracing::warn!(provider, model, estimate, "a prompt was too long; half of it is tried");
+                    room = less;
+                }
+                _ => return ending,
             }
-        };
-        note(tally, |tally| *tally = Tally::with(candidate, &prompt));
+        }
+    }
+
+    /// Remembers how far the provider's count is from our estimate.
+    fn learn(&self, candidate: &NamedProvider, estimate: u64, tally: &Mutex<Tally>) {
+        let counted = tally.lock().unwrap_or_else(PoisonError::into_inner).counted;
+        if let Some(TokenCount { input, .. }) = counted {
+            self.ratios.learn(&candidate.provider.model().name, estimate, input);
+        }
+    }
+
+    async fn read_reply(
+        &self,
+        task: &Task,
+        candidate: &NamedProvider,
+        prompt: Prompt,
+        tally: &Mutex<Tally>,
+    ) -> Ending {
         let started = Instant::now();
         let first_word_by = started.checked_add(self.parts().settings.first_token_timeout).unwrap_or(started);
         let too_slow = Ending::Failed(ProviderError::TimedOut(TimeLimit::FirstToken));
@@ -104,12 +140,13 @@ impl Chat {
 }
 
 impl Tally {
-    fn with(candidate: &NamedProvider, prompt: &Prompt) -> Tally {
+    fn with(candidate: &NamedProvider, context: &Context) -> Tally {
         Tally {
             provider: Some(candidate.name.clone()),
             model: Some(candidate.provider.model().name.clone()),
             counted: None,
-            prompt_estimate: prompt::estimate_prompt(prompt),
+            prompt_estimate: context.estimate,
+            cut_to: context.cut_to,
         }
     }
 

@@ -27,10 +27,11 @@ const TRIES: u32 = 8;
 /// How long a caller waits for word of a claim whose answer was lost.
 const LOOK_BEFORE_ANSWER: Duration = Duration::from_secs(5);
 
-/// Who answers, and with which key the answer is sealed.
+/// Who answers, as the conversation began, and with which key the answer is sealed.
 struct Speaker {
     data_key: DataKey,
     companion: Companion,
+    model: String,
 }
 
 /// What the database says about a message that is to be sent.
@@ -110,12 +111,12 @@ impl Chat {
         };
         self.parts().auth.require_consents(owner).await.map_err(ChatError::from)?;
         let companion = match &conversation {
-            Some(conversation) => self.still_there(conversation)?,
-            None => self.choose(message.companion.as_deref())?,
+            Some(conversation) => self.as_it_was(self.still_there(conversation)?, conversation).await?,
+            None => self.choose(message.companion.as_deref())?.clone(),
         };
         let access = self.check_access(owner, &companion.card.id).await?;
         self.check_room(owner, conversation.as_ref()).await?;
-        self.check_length(companion, message)?;
+        self.check_length(&companion, message)?;
 
         let now = self.parts().clock.now();
         let conversation_key = conversation
@@ -130,7 +131,7 @@ impl Chat {
             owner,
             conversation_id: message.conversation_id.clone(),
             conversation_key,
-            begin: conversation.is_none().then(|| (companion.card.id.clone(), self.model().to_owned())),
+            begin: conversation.is_none().then(|| self.beginning(&companion)),
             question: again.unwrap_or_else(|| Question::New {
                 id: message.id.clone(),
                 body: seal(&message.id, &message.text),
@@ -145,7 +146,8 @@ impl Chat {
             most_at_once: self.parts().settings.generations_per_user,
             now,
         };
-        let speaker = Speaker { data_key, companion: companion.clone() };
+        let model = conversation.map_or_else(|| self.model().to_owned(), |conversation| conversation.model);
+        let speaker = Speaker { data_key, companion, model };
         self.claim_and_begin(turn, generation, speaker, self.watch(caller)).await
     }
 
@@ -236,6 +238,7 @@ impl Chat {
                 conversation: turn.conversation_key,
                 data_key: speaker.data_key,
                 companion: speaker.companion,
+                model: speaker.model,
                 charge: turn.charge,
                 question_seq: places.question_seq,
                 reply_seq: places.reply_seq,

@@ -5,6 +5,7 @@ mod conversations;
 mod generations;
 mod listening;
 mod openai;
+mod personas;
 mod quota;
 mod send;
 mod settling;

@@ -29,6 +29,17 @@ pub struct Received {
     pub body: Value,
 }
 
+impl Received {
+    /// What the model was told: who said it, and what.
+    pub fn told(&self) -> Vec<(&str, &str)> {
+        let messages = self.body["messages"].as_array().unwrap();
+        messages
+            .iter()
+            .map(|message| (message["role"].as_str().unwrap(), message["content"].as_str().unwrap()))
+            .collect()
+    }
+}
+
 /// The provider.
 pub struct Upstream {
     pub url: String,
@@ -61,6 +72,18 @@ impl Upstream {
         Upstream { url, received }
     }
 
+    /// Settings that make it a provider of a name (in upper case) and a model; the route is for the test to say.
+    pub fn settings_as(&self, name: &str, model: &str) -> Vec<(String, String)> {
+        let values = [
+            ("KIND", "openai"),
+            ("BASE_URL", &self.url),
+            ("MODEL", model),
+            ("CONTEXT_TOKENS", "8192"),
+            ("MAX_OUTPUT_TOKENS", "500"),
+        ];
+        values.map(|(key, value)| (format!("DM__CHAT__PROVIDERS__{name}__{key}"), value.to_owned())).to_vec()
+    }
+
     /// Settings that make it the only provider.
     pub fn settings(&self) -> Vec<(&str, &str)> {
         vec![
@@ -74,6 +97,7 @@ impl Upstream {
         ]
     }
 
+    /// The requests so far.
     pub fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }
@@ -150,6 +174,21 @@ pub fn finish() -> Step {
         "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n\
          data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n",
     )
+}
+
+/// The end of a reply, with another count of the prompt's tokens.
+pub fn finish_having_counted(prompt_tokens: u64) -> Step {
+    let usage = json!({"choices": [], "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": 2}});
+    bytes(format!(
+        "data: {{\"choices\":[{{\"index\":0,\"delta\":{{}},\"finish_reason\":\"stop\"}}]}}\n\n\
+         data: {usage}\n\ndata: [DONE]\n\n"
+    ))
+}
+
+/// A refusal because the prompt is longer than the model's window.
+pub fn too_long() -> Step {
+    let error = json!({"error": {"message": "…", "type": "invalid_request_error", "code": "context_length_exceeded"}});
+    json_answer("400 Bad Request", "", &error)
 }
 
 /// An ordinary reply.
