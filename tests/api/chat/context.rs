@@ -169,22 +169,24 @@ async fn a_prompt_that_is_too_long_is_cut_in_half_once() {
 async fn what_is_still_too_long_fails_and_is_given_back() {
     let count = AtomicUsize::new(0);
     let upstream = Upstream::answering(move |request| match count.fetch_add(1, SeqCst) {
-        0 | 1 => counting(request, 1),
+        0..5 => counting(request, 1),
         _ => vec![too_long()],
     })
     .await;
     let t = TestApp::with(&small(&upstream, "4000")).await;
     let ann = t.sign_up("ann@example.com").await;
-    for n in 0..2 {
+    for n in 0..5 {
         ann.say(&t, "c", &format!("m{n}"), &tokens(300)).await.ok();
     }
-    ann.say(&t, "c", "m2", &tokens(300)).await.problem(502, "provider_failed");
-    assert_eq!(upstream.received().len(), 2 + 2, "one more try, and no more");
-    assert_eq!(ann.used(&t).await, 2);
+    ann.say(&t, "c", "m5", &tokens(300)).await.problem(502, "provider_failed");
+    let requests = upstream.received();
+    assert_eq!(requests.len(), 5 + 2, "one more try, and no more, though there is more to leave out");
+    assert!(requests[6].told().len() > 1 + 1);
+    assert_eq!(ann.used(&t).await, 5);
 
     // Where there is nothing to leave out, the same would be refused again.
     ann.say(&t, "new", "m1", &tokens(300)).await.problem(502, "provider_failed");
-    assert_eq!(upstream.received().len(), 5);
+    assert_eq!(upstream.received().len(), 7 + 1);
 }
 
 #[tokio::test]
@@ -242,15 +244,20 @@ async fn the_demo_forgets_as_a_model_does() {
 
 #[tokio::test]
 async fn more_than_two_hundred_messages_are_never_told() {
-    let upstream = Upstream::answering(|request| counting(request, 1)).await;
+    let count = AtomicUsize::new(0);
+    let upstream = Upstream::answering(move |request| match count.fetch_add(1, SeqCst) {
+        0 => vec![Step::Reset],
+        _ => counting(request, 1),
+    })
+    .await;
     let t = TestApp::with(&[upstream.settings(), vec![("DM__CHAT__FREE_MESSAGES_PER_DAY", "200")]].concat())
         .await;
     let ann = t.sign_up("ann@example.com").await;
     for n in 0..99 {
-        ann.say(&t, "c", &format!("m{n}"), "hi").await.ok();
+        let _ = ann.say(&t, "c", &format!("m{n}"), "hi").await;
     }
-    assert_eq!(notice(&t, &ann, "m99", "hi").await, None, "199 are told");
-    // Of the newest 200 the first is a reply, whose question is not among them.
+    assert_eq!(notice(&t, &ann, "m99", "hi").await, None, "199 are read");
+    // Of the newest 200 the first is the reply that failed without a word.
     assert_eq!(notice(&t, &ann, "m100", "hi").await.unwrap()["data"]["messages_used"], 199);
     assert_eq!(upstream.received()[100].told().len(), 1 + 199);
 }

@@ -29,6 +29,7 @@ async fn rows(t: &TestApp) -> Vec<(&'static str, i64)> {
         "job",
         "quota_day",
         "password_failure",
+        "persona",
     ] {
         let sql: &'static str = format!("SELECT COUNT(*) FROM {table}").leak();
         let count: Result<i64, Error> =
