@@ -165,6 +165,7 @@ async fn build(config: &Config, world: &World, instance: Instance, db: &Db) -> R
         settings: config.chat.clone(),
         instance: instance.id(),
     });
+    chat.keep_personas().await?;
     let mailbox =
         matches!(config.mail, MailSettings::Mailbox).then(|| Mailbox::new(Arc::clone(&world.clock)));
     let router = routes::router(config, world, &auth, &billing, &chat, mailbox.clone());

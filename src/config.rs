@@ -446,6 +446,7 @@ fn companions(r: &mut Reader) -> Option<Companions> {
         let available = r.flag(&key("available"));
         let requires_plan = r.optional_text(&key("requires_plan"));
         let prompt = r.needed_text(&key("prompt"));
+        let follow = r.optional_flag(&key("follow"));
         let read = || {
             let card = crate::chat::CompanionCard {
                 id: id.clone(),
@@ -456,7 +457,7 @@ fn companions(r: &mut Reader) -> Option<Companions> {
                 available: available?,
                 requires_plan: requires_plan?,
             };
-            Some((order?, Companion { card, prompt: prompt? }))
+            Some((order?, Companion { card, prompt: prompt?, follow: follow? }))
         };
         companions.push(read());
     }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::{
     ChatError, MessageRole, MessageStatus,
+    pinning::Beginning,
     store::{self, Claimed, Places},
 };
 use crate::{
@@ -24,8 +25,8 @@ pub struct Turn {
     pub conversation_id: String,
     /// The conversation's inner key.
     pub conversation_key: Uuid,
-    /// Companion and model, when the conversation is begun with this message.
-    pub begin: Option<(String, String)>,
+    /// What the conversation keeps, when it is begun with this message.
+    pub begin: Option<Beginning>,
     /// What is answered.
     pub question: Question,
     /// What a request for another reply named, and its key.
@@ -128,8 +129,9 @@ pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<Places, N
         let quota = billing.quota_in(c, turn.charge).await?;
         return Err(ChatError::QuotaExhausted(billing.paywall(quota)).into());
     }
-    if let Some((companion, model)) = &turn.begin {
-        store::add_conversation(*conversation_key, *owner, conversation_id, companion, model, None, *now)
+    if let Some(Beginning { companion, persona_version, model }) = &turn.begin {
+        let (key, id) = (*conversation_key, conversation_id);
+        store::add_conversation(key, *owner, id, companion, persona_version, model, None, *now)
             .exec(c)
             .await?;
     }

@@ -10,6 +10,8 @@ pub struct Companion {
     pub card: CompanionCard,
     /// The instructions to the model.
     pub prompt: String,
+    /// Whether conversations follow when the settings change, or keep the persona that they were begun with.
+    pub follow: bool,
 }
 
 /// What the public may know of a companion.
@@ -51,6 +53,11 @@ impl Companions {
     /// The companion that a conversation gets when none is named: the first that is available.
     pub fn default(&self) -> Option<&Companion> {
         self.0.iter().find(|companion| companion.card.available)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Companion] {
+        &self.0
     }
 
     /// What the public may know.

@@ -231,6 +231,7 @@ mod tests {
             retry_after: None,
             model: None,
             usage: Usage::default(),
+            cut_to: None,
             quota: Some(Quota { plan: None, used: 0, limit: 0, resets_at: Timestamp::UNIX_EPOCH }),
             created_at: Timestamp::UNIX_EPOCH,
         }

@@ -11,6 +11,7 @@ mod filter;
 mod generation;
 pub(crate) mod http;
 mod message;
+mod pinning;
 mod prompt;
 pub(crate) mod provider;
 pub(crate) mod providers;
@@ -23,6 +24,7 @@ mod service;
 mod settle;
 pub(crate) mod store;
 mod supervisor;
+mod tokens;
 pub(crate) mod ui_stream;
 mod upkeep;
 
@@ -240,6 +242,8 @@ pub struct Outcome {
     pub model: Option<String>,
     /// Tokens.
     pub usage: Usage,
+    /// How many messages the model was told, where older ones did not fit.
+    pub cut_to: Option<usize>,
     /// The day's messages after it, where we know.
     pub quota: Option<crate::billing::Quota>,
     /// When it was begun, which is the message's time.

@@ -30,9 +30,9 @@ pub fn estimate_prompt(prompt: &Prompt) -> u64 {
 }
 
 /// Chooses the messages that fit: the newest whole turns, never half of one, and always the newest message, which is the
-/// one to be answered. `history` is in order and ends with that message.
-pub fn newest_turns(system: &str, history: Vec<PromptMessage>, model: &Model) -> Vec<PromptMessage> {
-    let mut left = model.budget().saturating_sub(estimate(system));
+/// one to be answered. `history` is in order and ends with that message; `budget` is in estimated tokens.
+pub fn newest_turns(system: &str, history: Vec<PromptMessage>, budget: u64) -> Vec<PromptMessage> {
+    let mut left = budget.saturating_sub(estimate(system));
     let mut turns = turns(history);
     let mut chosen: Vec<Vec<PromptMessage>> = Vec::new();
     while let Some(turn) = turns.pop() {
@@ -88,7 +88,7 @@ mod tests {
     fn a_wide_window_takes_everything() {
         let wide = Model { name: String::new(), context_tokens: 8_000, max_output_tokens: 1_000 };
         assert_eq!(
-            texts(&newest_turns("be kind", history(), &wide)),
+            texts(&newest_turns("be kind", history(), wide.budget())),
             ["one", "first", "two", "three", "third", "four"]
         );
     }
@@ -97,15 +97,15 @@ mod tests {
     fn a_narrow_window_takes_whole_turns_from_the_newest() {
         // Each message costs 5 or 6 tokens; the budget after the margin is 27.
         let narrow = Model { name: String::new(), context_tokens: 30, max_output_tokens: 0 };
-        assert_eq!(texts(&newest_turns("", history(), &narrow)), ["two", "three", "third", "four"]);
+        assert_eq!(texts(&newest_turns("", history(), narrow.budget())), ["two", "three", "third", "four"]);
         let narrower = Model { name: String::new(), context_tokens: 20, max_output_tokens: 0 };
-        assert_eq!(texts(&newest_turns("", history(), &narrower)), ["four"]);
+        assert_eq!(texts(&newest_turns("", history(), narrower.budget())), ["four"]);
     }
 
     #[test]
     fn the_newest_message_is_always_there() {
         let nothing = Model { name: String::new(), context_tokens: 10, max_output_tokens: 100 };
-        assert_eq!(texts(&newest_turns("a long system prompt", history(), &nothing)), ["four"]);
+        assert_eq!(texts(&newest_turns("a long system prompt", history(), nothing.budget())), ["four"]);
     }
 
     proptest! {
@@ -120,7 +120,7 @@ mod tests {
                 .collect();
             history.push(said(Speaker::User, "newest"));
             let model = Model { name: String::new(), context_tokens, max_output_tokens };
-            let chosen = newest_turns("system", history.clone(), &model);
+            let chosen = newest_turns("system", history.clone(), model.budget());
 
             let skipped = history.len() - chosen.len();
             prop_assert_eq!(texts(&chosen), texts(&history[skipped..]));

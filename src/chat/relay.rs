@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Chat, NamedProvider, Usage,
     breaker::Pass,
+    context::Context,
     prompt,
     provider::{FinishReason, Prompt, ProviderError, ReplyPart, TimeLimit, TokenCount},
     supervisor::{Ending, Task},
@@ -24,6 +25,8 @@ pub struct Tally {
     pub counted: Option<TokenCount>,
     /// What we guess that the prompt has.
     pub prompt_estimate: u64,
+    /// How many messages the prompt holds, where older ones were left out.
+    pub cut_to: Option<usize>,
 }
 
 impl Chat {
@@ -32,6 +35,9 @@ impl Chat {
     /// Until the first sign of life, `first_word_by` limits it, and from then on `idle_timeout` from one to the next. Signs of
     /// life are visible text and thinking. Comments, empty events and counts of tokens are none: a provider that only keeps the
     /// connection warm has stalled.
+    ///
+    /// `room` is what the prompt may have, in tokens as we estimate them, where that is less than fits the model. Says also what
+    /// room a shorter prompt would have.
     pub(super) async fn read_provider(
         &self,
         task: &Task,
@@ -39,15 +45,39 @@ impl Chat {
         tally: &Mutex<Tally>,
         first_word_by: Instant,
         pass: &mut Pass<'_>,
-    ) -> Ending {
-        let prompt = match self.prompt(task, candidate).await {
-            Ok(prompt) => prompt,
+        room: Option<u64>,
+    ) -> (Ending, Option<u64>) {
+        let context = match self.context(task, candidate, room).await {
+            Ok(context) => context,
             Err(error) => {
                 tracing::error!(%error, "the context of a reply could not be read");
-                return Ending::Fault;
+                return (Ending::Fault, None);
             }
         };
-        note(tally, |tally| *tally = Tally::with(candidate, &prompt));
+        note(tally, |tally| *tally = Tally::with(candidate, &context));
+        let (estimate, less) = (context.estimate, context.less());
+        let ending = self.read_reply(task, candidate, context.prompt, tally, first_word_by, pass).await;
+        self.learn(candidate, estimate, tally);
+        (ending, less)
+    }
+
+    /// Remembers how far the provider's count is from our estimate.
+    fn learn(&self, candidate: &NamedProvider, estimate: u64, tally: &Mutex<Tally>) {
+        let counted = tally.lock().unwrap_or_else(PoisonError::into_inner).counted;
+        if let Some(TokenCount { input, .. }) = counted {
+            self.ratios.learn(&candidate.provider.model().name, estimate, input);
+        }
+    }
+
+    async fn read_reply(
+        &self,
+        task: &Task,
+        candidate: &NamedProvider,
+        prompt: Prompt,
+        tally: &Mutex<Tally>,
+        first_word_by: Instant,
+        pass: &mut Pass<'_>,
+    ) -> Ending {
         let started = Instant::now();
         let mut stream = match timeout_at(first_word_by, candidate.provider.reply(prompt)).await {
             Ok(Ok(stream)) => stream,
@@ -98,12 +128,13 @@ impl Chat {
 }
 
 impl Tally {
-    fn with(candidate: &NamedProvider, prompt: &Prompt) -> Tally {
+    fn with(candidate: &NamedProvider, context: &Context) -> Tally {
         Tally {
             provider: Some(candidate.name.clone()),
             model: Some(candidate.provider.model().name.clone()),
             counted: None,
-            prompt_estimate: prompt::estimate_prompt(prompt),
+            prompt_estimate: context.estimate,
+            cut_to: context.cut_to,
         }
     }
 

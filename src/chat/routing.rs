@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     Chat, NamedProvider,
     breaker::{Health, IsOpen, Pass},
+    pinning,
     provider::{FinishReason, ProviderError},
     relay::Tally,
     supervisor::{Ending, Task},
@@ -137,7 +138,7 @@ impl Chat {
     pub(super) async fn read_route(&self, task: &Task, tally: &Mutex<Tally>) -> Ending {
         let mut last: Option<(&str, Ending)> = None;
         let mut open_for: Option<Duration> = None;
-        for candidate in &self.parts().route {
+        for candidate in pinning::route_for(&self.parts().route, &task.model) {
             let pass = match candidate.breaker.admit() {
                 Ok(pass) => pass,
                 Err(IsOpen { wait }) => {
@@ -172,9 +173,10 @@ impl Chat {
         let settings = &self.parts().settings;
         let started = Instant::now();
         let first_word_by = started.checked_add(settings.first_token_timeout).unwrap_or(started);
-        let mut attempt = 1;
+        let (mut attempt, mut room) = (1, None);
         loop {
-            let ending = self.read_provider(task, candidate, tally, first_word_by, &mut pass).await;
+            let (ending, less) =
+                self.read_provider(task, candidate, tally, first_word_by, &mut pass, room).await;
             let has_text = task.generation.len() > 0;
             let (outcome, health) = judge(&ending, has_text);
             pass.end(outcome, health);
@@ -182,18 +184,23 @@ impl Chat {
             if has_text {
                 return ending;
             }
-            // A prompt that was too long is the same again; a shorter one for one more attempt would be made here.
-            let left = first_word_by.saturating_duration_since(Instant::now());
-            let Some(pause) = settings.retry.pause(error, attempt, left, &*self.parts().random) else {
-                return ending;
-            };
-            if !candidate.breaker.is_closed() {
-                return ending; // There is nothing to wait for.
+            if let Some(less) = less.filter(|_| room.is_none() && *error == ProviderError::PromptTooLong) {
+                tracing::warn!(provider = candidate.name, "a prompt was too long; half of it is tried");
+                room = Some(less);
+            } else {
+                let left = first_word_by.saturating_duration_since(Instant::now());
+                let Some(pause) = settings.retry.pause(error, attempt, left, &*self.parts().random) else {
+                    return ending;
+                };
+                if !candidate.breaker.is_closed() {
+                    return ending; // There is nothing to wait for.
+                }
+                sleep(pause).await;
+                tracing::warn!(provider = candidate.name, %error, attempt, "a provider is asked again");
+                attempt = attempt.saturating_add(1);
             }
-            sleep(pause).await;
             let Ok(again) = candidate.breaker.admit() else { return ending };
-            tracing::warn!(provider = candidate.name, %error, attempt, "a provider is asked again");
-            (pass, attempt) = (again, attempt.saturating_add(1));
+            pass = again;
         }
     }
 }

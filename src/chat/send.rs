@@ -28,10 +28,11 @@ const TRIES: u32 = 8;
 /// How long a caller waits for word of a claim whose answer was lost.
 const LOOK_BEFORE_ANSWER: Duration = Duration::from_secs(5);
 
-/// Who answers, and with which key the answer is sealed.
+/// Who answers, as the conversation began, and with which key the answer is sealed.
 struct Speaker {
     data_key: DataKey,
     companion: Companion,
+    model: String,
 }
 
 impl Chat {
@@ -105,15 +106,17 @@ impl Chat {
         };
         self.parts().auth.require_consents(owner).await.map_err(ChatError::from)?;
         let companion = match &conversation {
-            Some(conversation) => self.still_there(conversation)?,
-            None => self.choose(request.companion.as_deref())?,
+            Some(conversation) => self.as_it_was(self.still_there(conversation)?, conversation).await?,
+            None => self.choose(request.companion.as_deref())?.clone(),
         };
         let access = self.check_access(owner, &companion.card.id).await?;
         self.check_room(owner, conversation.as_ref()).await?;
         if let Some(sent) = request.sent() {
-            self.check_length(companion, sent)?;
+            self.check_length(&companion, sent)?;
         }
-        let speaker = Speaker { data_key: data_key.clone(), companion: companion.clone() };
+        let model =
+            conversation.as_ref().map_or_else(|| self.model(), |conversation| &conversation.model).to_owned();
+        let speaker = Speaker { data_key: data_key.clone(), companion, model };
         let (turn, generation) =
             self.prepare(owner, request, conversation.as_ref(), plan, access, &speaker)?;
         self.claim_and_begin(turn, generation, speaker, self.watch(caller)).await
@@ -152,7 +155,7 @@ impl Chat {
             owner,
             conversation_id: request.conversation_id.clone(),
             conversation_key,
-            begin: begin.then(|| (speaker.companion.card.id.clone(), self.model().to_owned())),
+            begin: begin.then(|| self.beginning(&speaker.companion)),
             question,
             regenerate: match &request.action {
                 Action::Regenerate(regenerate) => Some((regenerate.target(), regenerate.key.clone())),
@@ -268,6 +271,7 @@ impl Chat {
             conversation: turn.conversation_key,
             data_key: speaker.data_key,
             companion: speaker.companion,
+            model: speaker.model,
             charge: turn.charge,
             question_seq: places.question_seq,
             reply_seq: places.reply_seq,

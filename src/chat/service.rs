@@ -1,6 +1,9 @@
 //! The chat's shared parts, conversations and history.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,7 +13,9 @@ use super::{
     ChatSettings, Companion, Companions, Conversation, MessageRole, NamedProvider, SharedReplyFilter,
     generation::Live,
     message::{Metadata, UiMessage},
+    pinning::Beginning,
     store::{self, ConversationRow, MessageRow},
+    tokens::Ratios,
 };
 use crate::{
     auth::{Auth, AuthError},
@@ -44,6 +49,10 @@ pub struct Chat {
     parts: Arc<Start>,
     /// The replies that are made here.
     pub(super) live: Arc<Live>,
+    /// How models count tokens.
+    pub(super) ratios: Arc<Ratios>,
+    /// Whether a persona was not found: that is logged once.
+    pub(super) persona_missed: Arc<AtomicBool>,
 }
 
 /// Why the chat refuses, named for what a caller can do.
@@ -158,7 +167,7 @@ impl Chat {
     /// Builds the service.
     pub fn new(start: Start) -> Chat {
         let live = Arc::new(Live::new(start.settings.max_generations));
-        Chat { parts: Arc::new(start), live }
+        Chat { parts: Arc::new(start), live, ratios: Arc::default(), persona_missed: Arc::default() }
     }
 
     /// What the service works with. For the files of the service; handlers call it.
@@ -220,7 +229,7 @@ impl Chat {
         companion: Option<String>,
         title: Option<String>,
     ) -> Result<Conversation, ChatError> {
-        let companion = self.choose(companion.as_deref())?.card.id.clone();
+        let begin = self.beginning(self.choose(companion.as_deref())?);
         let title = title
             .as_deref()
             .map(|title| single_line(title, MAX_TITLE))
@@ -231,13 +240,14 @@ impl Chat {
         let id = id.unwrap_or_else(|| self.parts.random.uuid(now).to_string());
         let data_key = self.parts.keyring.user(owner).await?;
         let sealed = self.seal_title(&data_key, key, title);
-        let model = self.model().to_owned();
         let new_id = id.clone();
         let added = self
             .parts
             .db
             .write(async move |c| {
-                store::add_conversation(key, owner, &new_id, &companion, &model, sealed.as_ref(), now)
+                let Beginning { companion, persona_version, model } = &begin;
+                let title = sealed.as_ref();
+                store::add_conversation(key, owner, &new_id, companion, persona_version, model, title, now)
                     .exec(&c)
                     .await
             })

@@ -35,6 +35,8 @@ struct Settlement {
     provider: Option<String>,
     model: Option<String>,
     usage: Usage,
+    /// Told to readers, not stored.
+    cut_to: Option<usize>,
     now: Timestamp,
 }
 
@@ -114,6 +116,7 @@ impl Chat {
             body: self.seal_reply(task),
             verdict,
             usage: tally.usage(&task.generation.text()),
+            cut_to: tally.cut_to,
             provider: tally.provider,
             model: tally.model,
             now: self.parts().clock.now(),
@@ -147,6 +150,7 @@ impl Chat {
                     retry_after: verdict.retry_after,
                     model: model.clone(),
                     usage: *usage,
+                    cut_to: settlement.cut_to,
                     quota,
                     created_at: task.started_at,
                 };
@@ -345,7 +349,7 @@ fn failure_of(error: &ProviderError) -> Failure {
     }
 }
 
-/// As it is stored; the day's messages are not known from it.
+/// As it is stored; the day's messages are not known from it, nor what the model was told.
 impl From<EndingRow> for Outcome {
     fn from(row: EndingRow) -> Self {
         Outcome {
@@ -359,6 +363,7 @@ impl From<EndingRow> for Outcome {
                 output_tokens: row.output_tokens,
                 estimated: row.tokens_estimated,
             },
+            cut_to: None,
             quota: None,
             created_at: row.started_at,
         }
@@ -375,6 +380,7 @@ impl Outcome {
             retry_after: None,
             model: None,
             usage: Usage::default(),
+            cut_to: None,
             quota: None,
             created_at,
         }

@@ -1,5 +1,5 @@
 //! The queries of the chat. Each names the owner; rows of a conversation are reached through its owner's row. Only the two
-//! that look for abandoned replies belong to nobody; `tests/api/layering.rs` has the list.
+//! that look for abandoned replies, and those of the personas, belong to nobody; `tests/api/layering.rs` has the list.
 //!
 //! Every transaction takes rows in the order user (the day's count), conversation, generation, message.
 
@@ -11,12 +11,12 @@ use crate::{platform::seal::Sealed, queries, record};
 
 queries! {
     fn find_conversation(owner: Uuid, id: str) -> ConversationRow =
-        "SELECT key, id, companion_id, model, title, last_seq, message_count, generation_id, created_at, updated_at,
+        "SELECT key, id, companion_id, persona_version, model, title, last_seq, message_count, generation_id, created_at, updated_at,
                 deleted_at
            FROM conversation WHERE owner_id = $1 AND id = $2";
 
     fn conversations(owner: Uuid, before: i64, before_key: Uuid, limit: i64) -> ConversationRow =
-        "SELECT key, id, companion_id, model, title, last_seq, message_count, generation_id, created_at, updated_at,
+        "SELECT key, id, companion_id, persona_version, model, title, last_seq, message_count, generation_id, created_at, updated_at,
                 deleted_at
            FROM conversation
           WHERE owner_id = $1 AND deleted_at IS NULL AND (updated_at, key) < ($2, $3)
@@ -24,11 +24,12 @@ queries! {
 
     /// Begins a conversation, unless its owner has used the id.
     fn add_conversation(
-        key: Uuid, owner: Uuid, id: str, companion_id: str, model: str, title: Option<Sealed>, now: Timestamp,
+        key: Uuid, owner: Uuid, id: str, companion_id: str, persona_version: str, model: str, title: Option<Sealed>,
+        now: Timestamp,
     ) =
-        "INSERT INTO conversation (key, owner_id, id, companion_id, model, title, last_seq, message_count, created_at,
-                                   updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, 0, 0, $7, $7)
+        "INSERT INTO conversation (key, owner_id, id, companion_id, persona_version, model, title, last_seq,
+                                   message_count, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $8)
          ON CONFLICT (owner_id, id) DO NOTHING";
 
     fn retitle(owner: Uuid, id: str, title: Option<Sealed>) =
@@ -277,6 +278,14 @@ queries! {
         "UPDATE generation SET stop_requested = TRUE
           WHERE owner_id = $1 AND conversation_key = $2 AND status = 'generating'
          RETURNING id";
+
+    /// Keeps a persona. No row is added when the version is there already; none is ever changed.
+    fn add_persona(companion_id: str, version: str, body: Sealed, now: Timestamp) =
+        "INSERT INTO persona (companion_id, version, body, created_at) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (companion_id, version) DO NOTHING";
+
+    fn find_persona(companion_id: str, version: str) -> PersonaRow =
+        "SELECT body FROM persona WHERE companion_id = $1 AND version = $2";
 }
 
 record! {
@@ -286,6 +295,7 @@ record! {
         pub(super) key: Uuid,
         pub(super) id: String,
         pub(super) companion_id: String,
+        pub(super) persona_version: Option<String>,
         pub(super) model: String,
         pub(super) title: Option<Sealed>,
         pub(super) last_seq: i64,
@@ -294,6 +304,13 @@ record! {
         pub(super) created_at: Timestamp,
         pub(super) updated_at: Timestamp,
         pub(super) deleted_at: Option<Timestamp>,
+    }
+}
+
+record! {
+    /// A version of a companion's persona.
+    pub struct PersonaRow {
+        pub(super) body: Sealed,
     }
 }
 

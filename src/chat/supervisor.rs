@@ -45,6 +45,8 @@ pub struct Task {
     pub data_key: DataKey,
     /// Who speaks.
     pub companion: Companion,
+    /// The model that the conversation began with.
+    pub model: String,
     /// What was charged for it.
     pub charge: Charge,
     /// The place of the message that is answered.

@@ -42,7 +42,7 @@ impl Encoder {
         frames(&[json!({"type": "text-start", "id": TEXT_ID}), delta])
     }
 
-    /// The end of a reply that is whole.
+    /// The end of a reply that is whole, with a notice where the model was not told the whole conversation.
     pub fn finish(&mut self, outcome: &Outcome) -> Bytes {
         let metadata = json!({
             "usage": outcome.usage,
@@ -51,10 +51,14 @@ impl Encoder {
             "ai_generated": true,
         });
         let reason = outcome.finish.unwrap_or(FinishReason::Other).as_str();
-        self.last(&[
+        let cut = outcome.cut_to.map(|messages| {
+            json!({"type": "data-context", "data": {"truncated": true, "messages_used": messages}})
+        });
+        let end = [
             json!({"type": "finish-step"}),
             json!({"type": "finish", "finishReason": reason, "messageMetadata": metadata}),
-        ])
+        ];
+        self.last(&cut.into_iter().chain(end).collect::<Vec<_>>())
     }
 
     /// The end of a reply that was stopped on request.
@@ -106,6 +110,7 @@ mod tests {
             retry_after: None,
             model: Some("demo".into()),
             usage: Usage { input_tokens: 3, output_tokens: 4, estimated: true },
+            cut_to: None,
             quota: Some(Quota { plan: None, used: 1, limit: 20, resets_at: Timestamp::UNIX_EPOCH }),
             created_at: Timestamp::UNIX_EPOCH,
         }
@@ -161,6 +166,20 @@ mod tests {
     #[test]
     fn the_finish_carries_usage_and_quota() {
         insta::assert_json_snapshot!(chunks(&Encoder::default().finish(&outcome()))[1]);
+    }
+
+    #[test]
+    fn a_notice_that_messages_were_left_out_stands_before_the_end_of_the_step() {
+        let cut = Outcome { cut_to: Some(3), ..outcome() };
+        let mut encoder = Encoder::default();
+        let bytes = [encoder.text("hi"), encoder.finish(&cut)].concat();
+        let chunks = chunks(&bytes);
+        let types: Vec<&str> = chunks[2..].iter().map(|chunk| chunk["type"].as_str().unwrap()).collect();
+        assert_eq!(types, ["text-end", "data-context", "finish-step", "finish", "DONE"]);
+        assert_eq!(
+            chunks[3],
+            json!({"type": "data-context", "data": {"truncated": true, "messages_used": 3}})
+        );
     }
 
     proptest! {

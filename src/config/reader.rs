@@ -128,6 +128,14 @@ impl Reader {
         })
     }
 
+    /// Yes or no; no where it is not there.
+    pub fn optional_flag(&mut self, key: &str) -> Option<bool> {
+        if !self.settings.contains_key(key) {
+            return Some(false);
+        }
+        self.flag(key)
+    }
+
     /// A whole number within bounds.
     pub fn number<T>(&mut self, key: &str, least: T, most: T) -> Option<T>
     where

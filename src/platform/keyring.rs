@@ -48,16 +48,19 @@ pub enum Service {
     Hashes,
     /// What passwords are hashed with beside their salt.
     Passwords,
+    /// What companions are told to be.
+    Personas,
 }
 
 impl Service {
-    const ALL: [Service; 6] = [
+    const ALL: [Service; 7] = [
         Service::Jobs,
         Service::Signup,
         Service::Addresses,
         Service::Signing,
         Service::Hashes,
         Service::Passwords,
+        Service::Personas,
     ];
 
     const fn owner(self) -> &'static str {
@@ -68,6 +71,7 @@ impl Service {
             Service::Signing => "service/signing",
             Service::Hashes => "service/hashes",
             Service::Passwords => "service/passwords",
+            Service::Personas => "service/personas",
         }
     }
 }

@@ -133,6 +133,7 @@ fn every_fault_is_reported_at_once_and_no_secret_is_shown() {
             ("DM__LOG__LEVEL", "loud"),
             ("DM__CHAT__ROUTE", "main, typo"),
             ("DM__CHAT__COMPANIONS__ROZ__AVAILABLE", "perhaps"),
+            ("DM__CHAT__COMPANIONS__ROZ__FOLLOW", "perhaps"),
             ("DM__CHAT__PROVIDERS__TYPO__KIND", "opneai"),
             ("DM__CHAT__PROVIDERS__TYPO__BASE_URL", "https://provider.example.com/v1"),
             ("DM__CHAT__PROVIDERS__TYPO__API_KEY", "sk-canary-key"),
@@ -160,6 +161,7 @@ fn every_fault_is_reported_at_once_and_no_secret_is_shown() {
         "DM__DATABASE__URL",
         "DM__LOG__LEVEL",
         "DM__CHAT__COMPANIONS__ROZ__AVAILABLE",
+        "DM__CHAT__COMPANIONS__ROZ__FOLLOW",
         "DM__CHAT__PROVIDERS__TYPO__KIND",
     ];
     for named in all {

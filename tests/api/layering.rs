@@ -185,10 +185,10 @@ fn every_list_of_queries_is_checked() {
     }
 }
 
-/// Queries that name no owner. Those of the chat and `remove_…` look after everybody's rows. The others find a row by what
-/// only its owner can have, and whatever is done then is done in the owner's name.
+/// Queries that name no owner. Those of the chat and `remove_…` look after everybody's rows, or those of the operator. The
+/// others find a row by what only its owner can have, and whatever is done then is done in the owner's name.
 const OWNERLESS: &[(&str, &[&str])] = &[
-    ("src/chat/store.rs", &["abandoned", "abandoned_by"]),
+    ("src/chat/store.rs", &["abandoned", "abandoned_by", "add_persona", "find_persona"]),
     (
         "src/auth/session/store.rs",
         &["find_session_owner", "session_to_refresh", "remove_ended_sessions", "forget_successors"],

@@ -105,6 +105,23 @@ const cases = {
     assert.deepEqual(statuses(await person.history(chat.id)), ['complete', 'complete']);
   },
 
+  async 'a notice that older messages were left out is a part of the reply, and the next message works'(ai) {
+    const person = await forgetfulServer.signUp();
+    const chat = open(ai, person);
+    const long = 'words '.repeat(500);
+    await chat.sendMessage({ text: long });
+    assert.deepEqual(dataOf(chat.reply.message), []);
+    await chat.sendMessage({ text: long });
+    assert.equal(chat.status, 'ready');
+    assert.deepEqual(dataOf(chat.reply.message), [['data-context', { truncated: true, messages_used: 1 }]]);
+
+    // Posts the notice along with the whole history.
+    await chat.sendMessage({ text: 'Are you still there?' });
+    assert.equal(chat.status, 'ready');
+    assert.equal(dataOf(chat.reply.message).length, 1);
+    await agreesWithHistory(chat, person, Array(6).fill('complete'));
+  },
+
   async 'a stop ends the stream and keeps the text so far'(ai) {
     const person = await server.signUp();
     const chat = open(ai, person);
@@ -308,19 +325,26 @@ const cases = {
 let server;
 /** A server where a free user has one message a day. */
 let frugalServer;
+/** A server with a model that little fits. */
+let forgetfulServer;
 /** Then the servers' logs are worth reading. */
 let hasFailed = false;
 
 before(async () => {
   const pace = { DM__CHAT__PROVIDERS__DEMO__PACE: '5ms' };
-  [server, frugalServer] = await Promise.all([
+  [server, frugalServer, forgetfulServer] = await Promise.all([
     startServer(pace),
     startServer({ ...pace, DM__CHAT__FREE_MESSAGES_PER_DAY: '1' }),
+    startServer({
+      ...pace,
+      DM__CHAT__PROVIDERS__DEMO__CONTEXT_TOKENS: '2200',
+      DM__CHAT__PROVIDERS__DEMO__MAX_OUTPUT_TOKENS: '100',
+    }),
   ]);
 });
 
 after(async () => {
-  const servers = [server, frugalServer].filter(Boolean);
+  const servers = [server, frugalServer, forgetfulServer].filter(Boolean);
   await Promise.all(servers.map((server) => server.stop()));
   if (hasFailed) console.error(servers.map(({ output }) => output).join('\n'));
 });
@@ -464,6 +488,11 @@ function statuses(history) {
 
 function textOf({ parts }) {
   return parts.map(({ type, text }) => (type === 'text' ? text : '')).join('');
+}
+
+/** The notices in a message. */
+function dataOf({ parts }) {
+  return parts.filter(({ type }) => type.startsWith('data-')).map(({ type, data }) => [type, data]);
 }
 
 function words(text = '') {

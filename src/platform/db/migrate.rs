@@ -42,6 +42,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     6 "0006_credentials.sql",
     7 "0007_administration.sql",
     8 "0008_regenerate.sql",
+    9 "0009_personas.sql",
 ];
 
 /// What a run of the migrations did.

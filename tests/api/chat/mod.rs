@@ -12,6 +12,7 @@ mod generations;
 mod instances;
 mod listening;
 mod openai;
+mod personas;
 mod quota;
 mod regenerate;
 mod routing;

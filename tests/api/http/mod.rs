@@ -40,6 +40,7 @@ async fn rows(t: &TestApp) -> Vec<(&'static str, i64)> {
     let mut counts = Vec::new();
     for table in [
         "app_user",
+        "persona",
         "session",
         "consent",
         "pending_signup",

@@ -168,6 +168,13 @@ impl TestApp {
             .await
     }
 
+    /// As [`TestApp::beside`], with settings changed.
+    pub async fn beside_with(&self, settings: &[(&str, &str)]) -> TestApp {
+        let changed = settings.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        let settings = self.settings.iter().cloned().chain(changed).collect();
+        Self::on(self.database.clone(), self.clock.clone(), settings, self.seams.clone(), 2).await
+    }
+
     /// Ends the program in order and starts it again on the same data.
     pub async fn restart(mut self) -> TestApp {
         self.shut_down().await;
@@ -180,6 +187,12 @@ impl TestApp {
     /// As [`TestApp::restart`], with settings changed.
     pub async fn restart_with(mut self, settings: &[(&str, &str)]) -> TestApp {
         self.settings.extend(settings.iter().map(|(name, value)| ((*name).into(), (*value).into())));
+        self.restart().await
+    }
+
+    /// As [`TestApp::restart`], without the settings whose names begin so.
+    pub async fn restart_without(mut self, prefix: &str) -> TestApp {
+        self.settings.retain(|(name, _)| !name.starts_with(prefix));
         self.restart().await
     }
 

@@ -46,6 +46,15 @@ impl Received {
         let last = self.body["messages"].as_array().and_then(|messages| messages.last());
         last.and_then(|message| message["content"].as_str()).unwrap_or_default()
     }
+
+    /// What the model was told: who said it, and what.
+    pub fn told(&self) -> Vec<(&str, &str)> {
+        let messages = self.body["messages"].as_array().unwrap();
+        messages
+            .iter()
+            .map(|message| (message["role"].as_str().unwrap(), message["content"].as_str().unwrap()))
+            .collect()
+    }
 }
 
 /// The provider.
@@ -113,6 +122,18 @@ impl Upstream {
         Upstream { url, received, hung_up, _refusing: None }
     }
 
+    /// Settings that make it a provider of a name (in upper case) and a model; the route is for the test to say.
+    pub fn settings_named(&self, name: &str, model: &str) -> Vec<(String, String)> {
+        let values = [
+            ("KIND", "openai"),
+            ("BASE_URL", &self.url),
+            ("MODEL", model),
+            ("CONTEXT_TOKENS", "8192"),
+            ("MAX_OUTPUT_TOKENS", "500"),
+        ];
+        values.map(|(key, value)| (format!("DM__CHAT__PROVIDERS__{name}__{key}"), value.to_owned())).to_vec()
+    }
+
     /// Settings that make it the only provider.
     pub fn settings(&self) -> Vec<(&str, &str)> {
         self.settings_as("openai")
@@ -136,6 +157,7 @@ impl Upstream {
         self.received.lock().unwrap().len()
     }
 
+    /// The requests so far.
     pub fn received(&self) -> Vec<Received> {
         self.received.lock().unwrap().clone()
     }
@@ -244,6 +266,21 @@ pub fn finish() -> Step {
         "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n\
          data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":2}}\n\ndata: [DONE]\n\n",
     )
+}
+
+/// The end of a reply, with another count of the prompt's tokens.
+pub fn finish_having_counted(prompt_tokens: u64) -> Step {
+    let usage = json!({"choices": [], "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": 2}});
+    bytes(format!(
+        "data: {{\"choices\":[{{\"index\":0,\"delta\":{{}},\"finish_reason\":\"stop\"}}]}}\n\n\
+         data: {usage}\n\ndata: [DONE]\n\n"
+    ))
+}
+
+/// A refusal because the prompt is longer than the model's window.
+pub fn too_long() -> Step {
+    let error = json!({"error": {"message": "…", "type": "invalid_request_error", "code": "context_length_exceeded"}});
+    json_answer("400 Bad Request", "", &error)
 }
 
 /// An ordinary reply.
