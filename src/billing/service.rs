@@ -110,6 +110,11 @@ impl Billing {
         self.db.write(async move |c| store::remove_old_days(before).exec(&c).await).await
     }
 
+    /// The day of a charge, of which so much is used.
+    pub fn quota_after(&self, charge: Charge, used: i64) -> Quota {
+        self.quota_of(charge.day, used)
+    }
+
     fn quota_of(&self, day: i64, used: i64) -> Quota {
         Quota {
             plan: None,

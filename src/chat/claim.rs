@@ -9,7 +9,7 @@ use super::{
     store::{self, Claimed, Places},
 };
 use crate::{
-    billing::{Access, Billing, Charge},
+    billing::{Access, Billing, Charge, Quota},
     platform::{
         db::{self, Conn},
         job::NewJob,
@@ -122,13 +122,13 @@ impl From<ChatError> for NotClaimed {
     }
 }
 
-/// The transaction of a send. Rows are taken in the order user, conversation, message.
-pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<Places, NotClaimed> {
+/// The transaction of a send; says also what the day has left after it. Rows are taken in the order user, conversation, message.
+pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<(Places, Quota), NotClaimed> {
     let Turn { owner, conversation_id, conversation_key, now, .. } = turn;
-    if turn.charge.take(c, &turn.access).await?.is_none() {
+    let Some(used) = turn.charge.take(c, &turn.access).await? else {
         let quota = billing.quota_in(c, turn.charge).await?;
         return Err(ChatError::QuotaExhausted(billing.paywall(quota)).into());
-    }
+    };
     if let Some(Beginning { companion, persona_version, model }) = &turn.begin {
         let (key, id) = (*conversation_key, conversation_id);
         store::add_conversation(key, *owner, id, companion, persona_version, model, None, *now)
@@ -155,7 +155,7 @@ pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<Places, N
         .exec(c)
         .await?;
     add_generation(turn, key, question_seq, reply_seq, c).await?;
-    Ok(Places { question_seq, reply_seq })
+    Ok((Places { question_seq, reply_seq }, billing.quota_after(turn.charge, used)))
 }
 
 /// Takes the places that the message needs. None are given where something stands in the way, or has come in between.

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{ChatError, Outcome, ReplyFilter};
+use crate::billing::Quota;
 
 /// The longest reply, in bytes. What a provider sends beyond is cut.
 pub const MAX_REPLY: usize = 64 * 1024;
@@ -26,6 +27,7 @@ pub struct Generation {
     state: watch::Sender<State>,
     readers: watch::Sender<usize>,
     stop: CancellationToken,
+    quota: OnceLock<Quota>,
 }
 
 #[derive(Default)]
@@ -52,7 +54,18 @@ impl Generation {
             state: watch::Sender::default(),
             readers: watch::Sender::new(0),
             stop: CancellationToken::new(),
+            quota: OnceLock::new(),
         })
+    }
+
+    /// Notes what the day had left when it was charged.
+    pub fn charged(&self, quota: Quota) {
+        let _ = self.quota.set(quota); // It is charged once.
+    }
+
+    /// What the day had left when it was charged, where that is known here.
+    pub fn quota(&self) -> Option<&Quota> {
+        self.quota.get()
     }
 
     /// Whether a filter lets more text in. Only one task adds text, so nothing comes between the answer and

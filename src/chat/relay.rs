@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument as _;
 
 use super::{
     Chat, NamedProvider, Usage,
@@ -56,7 +57,10 @@ impl Chat {
         };
         note(tally, |tally| *tally = Tally::with(candidate, &context));
         let (estimate, less) = (context.estimate, context.less());
-        let ending = self.read_reply(task, candidate, context.prompt, tally, first_word_by, pass).await;
+        let span = attempt_span(candidate);
+        let reading = self.read_reply(task, candidate, context.prompt, tally, first_word_by, pass);
+        let ending = reading.instrument(span.clone()).await;
+        note_attempt(&span, &ending, tally);
         self.learn(candidate, estimate, tally);
         (ending, less)
     }
@@ -79,6 +83,7 @@ impl Chat {
         pass: &mut Pass<'_>,
     ) -> Ending {
         let started = Instant::now();
+        let mut newest_text = started;
         let mut stream = match timeout_at(first_word_by, candidate.provider.reply(prompt)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Ending::Failed(error),
@@ -97,11 +102,14 @@ impl Chat {
                     if text.is_empty() {
                         continue;
                     }
+                    let provider = candidate.name.clone();
+                    let gap = newest_text.elapsed();
                     if is_first {
-                        let provider = candidate.name.clone();
-                        metrics::histogram!("chat_first_token_seconds", "provider" => provider)
-                            .record(started.elapsed());
+                        metrics::histogram!("chat_first_token_seconds", "provider" => provider).record(gap);
+                    } else {
+                        metrics::histogram!("chat_text_gap_seconds", "provider" => provider).record(gap);
                     }
+                    newest_text = Instant::now();
                     if !task.generation.is_allowed(text, &*self.parts().filter) {
                         return Ending::Refused;
                     }
@@ -153,6 +161,33 @@ impl Tally {
                 estimated: true,
             },
         }
+    }
+}
+
+/// One attempt at a provider, in the terms of OpenTelemetry's semantic conventions for generative AI. It never has a prompt
+/// or a reply in it.
+fn attempt_span(candidate: &NamedProvider) -> tracing::Span {
+    let model = candidate.provider.model();
+    tracing::info_span!(
+        "chat",
+        gen_ai.operation.name = "chat",
+        gen_ai.provider.name = candidate.name,
+        gen_ai.request.model = model.name,
+        gen_ai.request.max_tokens = model.max_output_tokens,
+        gen_ai.response.finish_reasons = tracing::field::Empty,
+        gen_ai.usage.input_tokens = tracing::field::Empty,
+        gen_ai.usage.output_tokens = tracing::field::Empty,
+    )
+}
+
+/// What is known once an attempt is over.
+fn note_attempt(span: &tracing::Span, ending: &Ending, tally: &Mutex<Tally>) {
+    if let Ending::Finished(reason) = ending {
+        span.record("gen_ai.response.finish_reasons", reason.as_str());
+    }
+    if let Some(TokenCount { input, output }) = tally.lock().unwrap_or_else(PoisonError::into_inner).counted {
+        span.record("gen_ai.usage.input_tokens", input);
+        span.record("gen_ai.usage.output_tokens", output);
     }
 }
 

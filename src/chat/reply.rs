@@ -9,7 +9,10 @@ use super::{
     Chat, ChatError, Outcome,
     generation::{Event, Generation, Reader},
 };
-use crate::auth::{Auth, AuthError, Caller};
+use crate::{
+    auth::{Auth, AuthError, Caller},
+    billing::Quota,
+};
 
 /// A reply that can be listened to, whether it is being made or was made long ago.
 pub struct Reply {
@@ -17,6 +20,8 @@ pub struct Reply {
     pub generation_id: Uuid,
     /// The id of the reply as a message.
     pub message_id: String,
+    /// What the day had left when it was charged; unknown for one that was made before.
+    pub quota: Option<Quota>,
     source: Source,
     session: SessionWatch,
 }
@@ -32,6 +37,7 @@ impl Reply {
         Reply {
             generation_id: generation.id,
             message_id: generation.reply_id.clone(),
+            quota: generation.quota().cloned(),
             source: Source::Live(generation.read()),
             session,
         }
@@ -46,7 +52,7 @@ impl Reply {
         session: SessionWatch,
     ) -> Reply {
         let source = Source::Stored { text: Some(text), outcome: Some(Box::new(outcome)) };
-        Reply { generation_id, message_id, source, session }
+        Reply { generation_id, message_id, quota: None, source, session }
     }
 
     /// What comes next; `None` after the end. Nothing is lost when the future is dropped.

@@ -232,7 +232,10 @@ impl Chat {
             let (writing, billing) = (Arc::clone(&turn), chat.parts().billing.clone());
             let result = chat.parts().db.write(async move |c| claim(&writing, &billing, &c).await).await;
             let places = match result {
-                Ok(places) => Some(places),
+                Ok((places, quota)) => {
+                    generation.charged(quota);
+                    Some(places)
+                }
                 // The connection was lost: the claim may be written all the same, and is worked on then.
                 Err(NotClaimed::Refused(ChatError::Storage(error @ db::Error::Unavailable(_)))) => {
                     let mut look = pin!(chat.claimed_after_all(turn.owner, generation.id));

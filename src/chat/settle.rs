@@ -124,6 +124,12 @@ impl Chat {
         let (outcome, by_us) = self.store_settled(&settlement, task).await;
         if by_us {
             let provider = settlement.provider.clone().unwrap_or_default();
+            let Usage { input_tokens, output_tokens, .. } = settlement.usage;
+            for (direction, tokens) in [("input", input_tokens), ("output", output_tokens)] {
+                let provider = provider.clone();
+                metrics::counter!("chat_tokens_total", "direction" => direction, "provider" => provider)
+                    .increment(tokens.unsigned_abs());
+            }
             metrics::counter!("chat_replies_total", "status" => outcome.status.as_str(), "provider" => provider)
                 .increment(1);
             metrics::histogram!("chat_reply_seconds").record(seconds_since(task.started_at, settlement.now));

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Outcome, provider::FinishReason};
+use crate::billing::Quota;
 
 /// The header that names the protocol.
 pub const PROTOCOL_HEADER: (&str, &str) = ("x-vercel-ai-ui-message-stream", "v1");
@@ -24,12 +25,13 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// What comes first, before the provider has said anything.
-    pub fn start(generation_id: &str, reply_id: &str) -> Bytes {
-        frames(&[
-            json!({"type": "start", "messageId": reply_id, "messageMetadata": {"generation_id": generation_id}}),
-            json!({"type": "start-step"}),
-        ])
+    /// What comes first, before the provider has said anything; with what the day has left, where that is known. That is for the
+    /// page and not for the message (`transient`).
+    pub fn start(generation_id: &str, reply_id: &str, quota: Option<&Quota>) -> Bytes {
+        let metadata = json!({"generation_id": generation_id});
+        let start = json!({"type": "start", "messageId": reply_id, "messageMetadata": metadata});
+        let quota = quota.map(|quota| json!({"type": "data-quota", "data": quota, "transient": true}));
+        frames(&[start, json!({"type": "start-step"})].into_iter().chain(quota).collect::<Vec<_>>())
     }
 
     /// More of the text.
@@ -95,10 +97,7 @@ fn frames(chunks: &[Value]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        billing::Quota,
-        chat::{MessageStatus, Usage},
-    };
+    use crate::chat::{MessageStatus, Usage};
     use jiff::Timestamp;
     use proptest::prelude::*;
 
@@ -145,7 +144,7 @@ mod tests {
                 [(0, &[][..]), (2, &["text-start", "text-delta", "text-delta", "text-end"])]
             {
                 let mut encoder = Encoder::default();
-                let mut bytes = Encoder::start("g", "r").to_vec();
+                let mut bytes = Encoder::start("g", "r", None).to_vec();
                 (0..texts).for_each(|_| bytes.extend(encoder.text("hi")));
                 bytes.extend(end(&mut encoder));
                 let chunks = chunks(&bytes);

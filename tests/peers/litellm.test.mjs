@@ -7,11 +7,11 @@ import { after, before, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { Program, startServer } from '../js/server.mjs';
+import { CASE_MS, QUESTION, chunksOf, send } from './chat.mjs';
 import { startCompletions } from './completions.mjs';
 import { INSTALL_MS, install } from './python.mjs';
 
 const START_MS = 60_000;
-const CASE_MS = 30_000;
 
 const KEY = 'sk-peer-3f1c9a7e5b2d';
 const WRONG_KEY = 'sk-peer-00f00f00f00f';
@@ -22,7 +22,6 @@ const WIRES = [
 ];
 /** The same as in litellm.yaml. */
 const REPLY = 'The tide comes in slowly, and nobody is in a hurry.';
-const QUESTION = 'How is the sea this evening?';
 
 describe('LiteLLM as the provider', () => {
   let completions;
@@ -56,14 +55,14 @@ function speaks({ kind, model }, base) {
     after(() => server?.stop());
 
     it('streams its words, finish reason and token counts', { timeout: CASE_MS }, async () => {
-      const { status, text } = await send(person, 'text/event-stream');
+      const { status, text } = await send(person, { accept: 'text/event-stream' });
       assert.equal(status, 200, text);
       const chunks = chunksOf(text);
       const deltas = chunks.filter(({ type }) => type === 'text-delta');
       assert.equal(deltas.map(({ delta }) => delta).join(''), REPLY);
 
       const order = chunks.map(({ type }) => type).filter((type) => type !== 'text-delta');
-      const expected = ['start', 'start-step', 'text-start', 'text-end', 'finish-step', 'finish'];
+      const expected = ['start', 'start-step', 'data-quota', 'text-start', 'text-end', 'finish-step', 'finish'];
       assert.deepEqual(order, expected);
       const finish = chunks.at(-1);
       assert.equal(finish.finishReason, 'stop');
@@ -72,7 +71,7 @@ function speaks({ kind, model }, base) {
     });
 
     it('answers as JSON', { timeout: CASE_MS }, async () => {
-      const { status, text } = await send(person, 'application/json');
+      const { status, text } = await send(person, { accept: 'application/json' });
       assert.equal(status, 200, text);
       const { message, usage } = JSON.parse(text);
       assert.deepEqual(message.parts.map((part) => part.text), [REPLY]);
@@ -97,11 +96,11 @@ function speaks({ kind, model }, base) {
     after(() => server?.stop());
 
     it('is a failure of the provider, and the key is nowhere', { timeout: CASE_MS }, async () => {
-      const json = await send(person, 'application/json');
+      const json = await send(person, { accept: 'application/json' });
       assert.equal(json.status, 502, json.text);
       assert.equal(JSON.parse(json.text).code, 'provider_failed');
 
-      const stream = await send(person, 'text/event-stream');
+      const stream = await send(person, { accept: 'text/event-stream' });
       assert.equal(stream.status, 200, stream.text);
       const last = chunksOf(stream.text).at(-1);
       assert.equal(last.type, 'error');
@@ -124,33 +123,6 @@ function speaks({ kind, model }, base) {
       DM__LOG__LEVEL: 'trace',
     };
   }
-}
-
-/** Sends a message in a conversation of its own; all that was answered, headers included. */
-async function send(person, accept) {
-  const answer = await fetch(`${person.server.base}/chat`, {
-    method: 'POST',
-    headers: {
-      authorization: `Bearer ${person.token}`,
-      'content-type': 'application/json',
-      accept,
-    },
-    body: JSON.stringify({
-      id: crypto.randomUUID(),
-      message: { id: 'm1', role: 'user', parts: [{ type: 'text', text: QUESTION }] },
-    }),
-    signal: AbortSignal.timeout(CASE_MS),
-  });
-  const text = await answer.text();
-  const all = `${JSON.stringify([...answer.headers])}\n${text}`;
-  return { status: answer.status, text, all };
-}
-
-/** The chunks of a UI message stream, which must have come to its end. */
-function chunksOf(stream) {
-  const events = stream.split('\n\n').filter((event) => event && !event.startsWith(':'));
-  assert.equal(events.pop(), 'data: [DONE]');
-  return events.map((event) => JSON.parse(event.replace(/^data: /, '')));
 }
 
 /** The proxy counts tokens when it is asked to, so nothing needs to be estimated. */

@@ -75,7 +75,8 @@ impl Reading {
             Place::Start => {
                 self.at = Place::Middle;
                 let generation_id = self.reply.generation_id.to_string();
-                return Some(Encoder::start(&generation_id, &self.reply.message_id));
+                let quota = self.reply.quota.as_ref();
+                return Some(Encoder::start(&generation_id, &self.reply.message_id, quota));
             }
             Place::Middle => {}
             Place::End => return None,

@@ -72,7 +72,7 @@ async fn white_space_is_no_word() {
     let t = TestApp::with(&blank.settings()).await;
     let ann = t.sign_up("ann@example.com").await;
     let chunks = ann.stream(&t, "c", "m1", "hello").await.rest().await;
-    assert_eq!(chunks.types(), ["start", "start-step", "error", "[DONE]"]);
+    assert_eq!(chunks.types(), ["start", "start-step", "data-quota", "error", "[DONE]"]);
     assert_eq!(ann.statuses(&t, "c").await, ["complete", "failed"]);
     assert_eq!(ann.used(&t).await, 0);
 

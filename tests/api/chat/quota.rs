@@ -83,7 +83,7 @@ async fn a_stop_before_the_first_word_is_free_five_times_a_day() {
         stream.start().await;
         ann.post(&t, "/v1/chat/c/stop", json!({})).await.status(204);
         let chunks = stream.rest().await;
-        assert_eq!(chunks.types(), ["start-step", "abort", "[DONE]"]);
+        assert_eq!(chunks.types(), ["start-step", "data-quota", "abort", "[DONE]"]);
         assert_eq!(ann.used(&t).await, used, "stop {n}");
     }
 }

@@ -163,7 +163,7 @@ async fn a_new_reply_without_a_word_leaves_the_old_one_and_costs_nothing() {
     stream.start().await;
     until("the provider was asked", async || upstream.received().len() == 3).await;
     ann.post(&t, "/v1/chat/c/stop", json!({})).await.status(204);
-    assert_eq!(stream.rest().await.types(), ["start-step", "abort", "[DONE]"]);
+    assert_eq!(stream.rest().await.types(), ["start-step", "data-quota", "abort", "[DONE]"]);
     assert_eq!(ann.used(&t).await, 1);
     assert_eq!(ann.texts(&t, "c").await, ["hello", "old"]);
     assert_eq!(ann.ids(&t, "c").await, ["m1".to_owned(), id_of(&first)]);
@@ -452,7 +452,7 @@ async fn a_conversation_that_is_deleted_meanwhile_takes_both_replies_along() {
     ann.say(&t, "c", "m1", "hello").await.ok();
     let stream = ann.listen(&t, bare("c")).await;
     ann.delete(&t, "/v1/conversations/c").await.status(204);
-    assert_eq!(stream.rest().await.types(), ["start", "start-step", "abort", "[DONE]"]);
+    assert_eq!(stream.rest().await.types(), ["start", "start-step", "data-quota", "abort", "[DONE]"]);
     assert_eq!(ann.used(&t).await, 1, "what delivered nothing is given back");
     t.background.run_due().await.unwrap();
     let left: Result<i64, Error> = t.db().read(async |c| messages("c").one(&c).await).await;

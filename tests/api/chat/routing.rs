@@ -110,7 +110,7 @@ async fn a_stop_does_not_wait_for_the_next_attempt() {
     let stream = ann.stream(&t, "c", "m1", "hello").await;
     until("it is busy", async || busy.asked() == 1).await;
     ann.post(&t, "/v1/chat/c/stop", json!({})).await.status(204);
-    assert_eq!(stream.rest().await.types(), ["start", "start-step", "abort", "[DONE]"]);
+    assert_eq!(stream.rest().await.types(), ["start", "start-step", "data-quota", "abort", "[DONE]"]);
     assert_eq!((busy.asked(), ann.used(&t).await), (1, 0));
 }
 
@@ -158,6 +158,29 @@ async fn a_provider_that_fails_again_and_again_is_left_alone() {
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
+}
+
+#[tokio::test]
+async fn a_reply_is_measured_and_its_words_are_not() {
+    let steps = vec![stream_head(), delta("First "), delta("and the tide."), finish()];
+    let upstream = Upstream::start(steps).await;
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let counted = recorder.handle();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let t = TestApp::routed(&route(&[("one", &upstream)]), &[]).await;
+    let ann = t.sign_up("ann@example.com").await;
+    say(&t, &ann, 1).await.ok();
+    let text = counted.render();
+    for line in [
+        r#"chat_first_token_seconds_count{provider="one"} 1"#,
+        r#"chat_text_gap_seconds_count{provider="one"} 1"#,
+        r#"chat_tokens_total{direction="input",provider="one"} 9"#,
+        r#"chat_tokens_total{direction="output",provider="one"} 2"#,
+        r#"chat_replies_total{status="complete",provider="one"} 1"#,
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    assert!(!text.contains("tide"), "{text}");
 }
 
 /// The last failure before it is left alone is not waited on.

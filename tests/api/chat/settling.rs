@@ -64,7 +64,7 @@ async fn a_reply_in_a_conversation_that_is_deleted_is_ended_and_given_back() {
     let ann = t.sign_up("ann@example.com").await;
     let stream = ann.stream(&t, "c", "m1", "hello").await;
     ann.delete(&t, "/v1/conversations/c").await.status(204);
-    assert_eq!(stream.rest().await.types(), ["start", "start-step", "abort", "[DONE]"]);
+    assert_eq!(stream.rest().await.types(), ["start", "start-step", "data-quota", "abort", "[DONE]"]);
     assert_eq!(states(&t).await, ["stopped"]);
     assert_eq!(ann.used(&t).await, 0);
 }

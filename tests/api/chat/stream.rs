@@ -23,10 +23,21 @@ async fn a_reply_streams_in_the_order_of_the_protocol() {
     let chunks = stream.rest().await;
     assert_eq!(
         chunks.types(),
-        ["start-step", "text-start", "text-delta", "text-end", "finish-step", "finish", "[DONE]"]
+        [
+            "start-step",
+            "data-quota",
+            "text-start",
+            "text-delta",
+            "text-end",
+            "finish-step",
+            "finish",
+            "[DONE]"
+        ]
     );
     let finish = chunks.last_but_mark();
     assert_eq!(finish["finishReason"], "stop");
+    let notice = &chunks.0[1];
+    assert_eq!((&notice["data"]["used"], &notice["transient"]), (&json!(1), &json!(true)));
     let metadata = &finish["messageMetadata"];
     assert_eq!((&metadata["model"], &metadata["ai_generated"]), (&json!("demo"), &json!(true)));
     assert_eq!(metadata["quota"]["used"], 1);
@@ -104,7 +115,7 @@ async fn faults_of_the_demo_end_the_stream_with_a_problem() {
         [("m1", "!refuse", "provider_failed", 502), ("m2", "!busy", "provider_unavailable", 503)]
     {
         let chunks = ann.stream(&t, "c", id, trigger).await.rest().await;
-        assert_eq!(chunks.types(), ["start", "start-step", "error", "[DONE]"]);
+        assert_eq!(chunks.types(), ["start", "start-step", "data-quota", "error", "[DONE]"]);
         let problem = chunks.problem();
         assert_eq!((&problem["code"], &problem["status"]), (&json!(code), &json!(status)));
         assert_eq!(problem["request_id"].as_str().unwrap().len(), 36);
@@ -112,7 +123,7 @@ async fn faults_of_the_demo_end_the_stream_with_a_problem() {
     let broken = ann.stream(&t, "c", "m3", "!error").await.rest().await;
     assert_eq!(
         broken.types(),
-        ["start", "start-step", "text-start", "text-delta", "text-end", "error", "[DONE]"]
+        ["start", "start-step", "data-quota", "text-start", "text-delta", "text-end", "error", "[DONE]"]
     );
     assert_eq!(broken.problem()["code"], "provider_failed");
     assert_eq!(
