@@ -122,7 +122,8 @@ impl From<ChatError> for NotClaimed {
     }
 }
 
-/// The transaction of a send; says also what the day has left after it. Rows are taken in the order user, conversation, message.
+/// The transaction of a send; says also what the day has left after it. Rows are taken in everybody's order: user (the day's
+/// count), conversation, message; the new generation's row comes last, and nobody can hold it yet.
 pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<(Places, Quota), NotClaimed> {
     let Turn { owner, conversation_id, conversation_key, now, .. } = turn;
     let Some(used) = turn.charge.take(c, &turn.access).await? else {
@@ -139,7 +140,7 @@ pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<(Places, 
         return Err(why_not(turn, c).await?);
     };
     // Only now: in a conversation that is answering already, that is what is in the way. The day's row is locked, so
-    // nobody else counts at the same time.
+    // nobody else counts at the same time; but at midnight two days have a row each, and one reply more may be made.
     if store::count_running(*owner).one(c).await? >= turn.most_at_once {
         return Err(ChatError::TooManyGenerations.into());
     }

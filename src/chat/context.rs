@@ -35,6 +35,10 @@ impl Chat {
     /// The persona and what was said before, as far as it fits, with the question at its end. What fits is `room`, in
     /// tokens as we estimate them, or what the model's window leaves. Read anew for each try and kept by nobody: it is
     /// the customer's most private text.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::NotFound`] when the question is gone: the conversation was deleted.
     pub(super) async fn context(
         &self,
         task: &Task,
@@ -45,6 +49,9 @@ impl Chat {
         let room = room.unwrap_or_else(|| self.ratios.of(&model.name).estimated(model.budget()));
         let system = task.companion.prompt.clone();
         let (history, is_whole) = self.history_within(task, room).await?;
+        if history.last().is_none_or(|newest| newest.speaker != Speaker::User) {
+            return Err(ChatError::NotFound);
+        }
         let read = history.len();
         let messages = prompt::newest_turns(&system, history, room);
         let cut_to = (!is_whole || messages.len() < read).then_some(messages.len());

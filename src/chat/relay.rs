@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
 
 use super::{
-    Chat, NamedProvider, Usage,
+    Chat, ChatError, NamedProvider, Usage,
     breaker::Pass,
     context::Context,
     prompt,
@@ -50,6 +50,7 @@ impl Chat {
     ) -> (Ending, Option<u64>) {
         let context = match self.context(task, candidate, room).await {
             Ok(context) => context,
+            Err(ChatError::NotFound) => return (Ending::Stopped, None),
             Err(error) => {
                 tracing::error!(%error, "the context of a reply could not be read");
                 return (Ending::Fault, None);

@@ -3,7 +3,7 @@
 //! After a word nobody else is asked: two models' halves are no reply. Before it, what may be done depends on whether the
 //! provider may already have worked, because a request that is sent again is billed again: neither vendor documents idempotency
 //! keys for chat. So the *same* provider is asked again only where nothing was sent or where it said itself that it did not
-//! answer. Where the answer was lost on the way or did not come in time, only the *next* provider is asked. A message is
+//! answer, and once with half of a prompt that it called too long. Where the answer was lost on the way or did not come in time, only the *next* provider is asked. A message is
 //! thereby paid for at most once at each provider of the route. The decision is docs/adr/0020; docs/faults.md lists what comes
 //! of it.
 
@@ -33,6 +33,10 @@ pub struct RetrySettings {
     /// The longest wait that a provider may ask for. For a longer one the next provider is asked.
     pub longest_retry_after: Duration,
 }
+
+/// The part of the time for a first token that another attempt needs at least. One that is bound to fail costs the provider's
+/// standing, and hides what it said before.
+const LEAST_PART: u32 = 10;
 
 impl RetrySettings {
     /// How long to wait before the same provider is asked again. `None` where that does not help, may cost twice, or does not
@@ -184,11 +188,12 @@ impl Chat {
             if has_text {
                 return ending;
             }
-            if let Some(less) = less.filter(|_| room.is_none() && *error == ProviderError::PromptTooLong) {
-                tracing::warn!(provider = candidate.name, "a prompt was too long; half of it is tried");
+            let least = settings.first_token_timeout.checked_div(LEAST_PART).unwrap_or_default();
+            let left = first_word_by.saturating_duration_since(Instant::now()).saturating_sub(least);
+            let is_too_long = *error == ProviderError::PromptTooLong && !left.is_zero();
+            if let Some(less) = less.filter(|_| room.is_none() && is_too_long) {
                 room = Some(less);
             } else {
-                let left = first_word_by.saturating_duration_since(Instant::now());
                 let Some(pause) = settings.retry.pause(error, attempt, left, &*self.parts().random) else {
                     return ending;
                 };
@@ -196,10 +201,10 @@ impl Chat {
                     return ending; // There is nothing to wait for.
                 }
                 sleep(pause).await;
-                tracing::warn!(provider = candidate.name, %error, attempt, "a provider is asked again");
                 attempt = attempt.saturating_add(1);
             }
             let Ok(again) = candidate.breaker.admit() else { return ending };
+            tracing::warn!(provider = candidate.name, %error, attempt, "a provider is asked again");
             pass = again;
         }
     }

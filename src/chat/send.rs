@@ -6,7 +6,7 @@ use tokio::{sync::oneshot, time::timeout};
 use uuid::Uuid;
 
 use super::{
-    Chat, ChatError, Companion, MessageStatus, Outcome,
+    Chat, ChatError, Companion, MessageStatus, NamedProvider, Outcome,
     claim::{NotClaimed, Question, Turn, claim},
     generation::Generation,
     message::{Action, ChatRequest, SentText},
@@ -82,7 +82,10 @@ impl Chat {
             return Ok(false);
         }
         Ok(match self.look_up(owner, key, request, meant).await? {
-            Found::Reply(..) => true,
+            // One that another instance makes cannot be joined here, however often we look.
+            Found::Reply(_, made) => {
+                made.status != MessageStatus::Generating || self.live.get(made.generation_id).is_some()
+            }
             // The try that was in the way may have been one for this very message. If it was another message's, the next
             // round says so again.
             Found::ToAnswer(found) => match found.plan {
@@ -195,7 +198,11 @@ impl Chat {
     /// Refuses a message that fits no model beside the persona: it would fail each time that it is tried.
     fn check_length(&self, companion: &Companion, message: &SentText) -> Result<(), ChatError> {
         let tokens = prompt::estimate(&companion.prompt).saturating_add(prompt::estimate(&message.text));
-        let widest = self.parts().route.iter().map(|candidate| candidate.provider.model().budget()).max();
+        let budget = |candidate: &NamedProvider| {
+            let model = candidate.provider.model();
+            self.ratios.of(&model.name).estimated(model.budget())
+        };
+        let widest = self.parts().route.iter().map(budget).max();
         if widest.is_some_and(|widest| tokens <= widest) {
             return Ok(());
         }

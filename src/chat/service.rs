@@ -230,11 +230,7 @@ impl Chat {
         title: Option<String>,
     ) -> Result<Conversation, ChatError> {
         let begin = self.beginning(self.choose(companion.as_deref())?);
-        let title = title
-            .as_deref()
-            .map(|title| single_line(title, MAX_TITLE))
-            .transpose()
-            .map_err(|invalid| invalid_field("/title", invalid))?;
+        let title = parse_title(title.as_deref())?;
         let now = self.parts.clock.now();
         let key = self.parts.random.uuid(now);
         let id = id.unwrap_or_else(|| self.parts.random.uuid(now).to_string());
@@ -265,11 +261,7 @@ impl Chat {
         id: &str,
         title: Option<String>,
     ) -> Result<Conversation, ChatError> {
-        let title = title
-            .as_deref()
-            .map(|title| single_line(title, MAX_TITLE))
-            .transpose()
-            .map_err(|invalid| invalid_field("/title", invalid))?;
+        let title = parse_title(title.as_deref())?;
         let row = self.find(owner, id).await?;
         let data_key = self.parts.keyring.user(owner).await?;
         let sealed = self.seal_title(&data_key, row.key, title);
@@ -471,4 +463,9 @@ pub(super) fn invalid_field(pointer: &'static str, invalid: Invalid) -> ChatErro
         code: invalid.code,
         detail: invalid.detail,
     }])
+}
+
+fn parse_title(title: Option<&str>) -> Result<Option<String>, ChatError> {
+    let parsed = title.map(|title| single_line(title, MAX_TITLE)).transpose();
+    parsed.map_err(|invalid| invalid_field("/title", invalid))
 }

@@ -245,7 +245,9 @@ impl Chat {
             .write(async move |c| {
                 let returned = give_back && charge.give_back(&c).await?;
                 let more = more_messages(row.replaces);
-                store::release_conversation(owner, conversation, row.id, more, now).exec(&c).await?;
+                let released = store::release_conversation(owner, conversation, row.id, more, now);
+                // A conversation that was deleted meanwhile has let go of the reply already.
+                let status = if released.exec(&c).await? > 0 { status } else { MessageStatus::Stopped };
                 let failure = Failure::BrokenOff;
                 let settled =
                     store::settle_abandoned(owner, row.id, status, failure, returned, instance, now);

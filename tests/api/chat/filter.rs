@@ -6,7 +6,7 @@ use digitalmistress::chat::ReplyFilter;
 
 use crate::support::{
     app::{Seams, TestApp},
-    upstream::{Upstream, delta, finish, stream_head},
+    upstream::{Upstream, delta, finish, reply, route, stream_head},
 };
 
 /// Refuses a text once it would hold a word, and remembers all that it was asked.
@@ -56,9 +56,13 @@ async fn a_filter_stops_a_reply_before_anybody_hears_the_refused_piece() {
 #[tokio::test]
 async fn a_reply_whose_first_piece_is_refused_costs_nothing_and_no_other_provider_is_asked() {
     let upstream = Upstream::start(vec![stream_head(), delta("secret"), finish()]).await;
-    let (t, _) = filtered(&upstream, "secret").await;
+    let next = Upstream::start(reply("Good evening.")).await;
+    let filter = Arc::new(Refuses { word: "secret", asked: Mutex::default() });
+    let settings = route(&[("first", &upstream), ("next", &next)]);
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let t = TestApp::with_seams(&settings, Seams { reply_filter: filter, ..Seams::default() }).await;
     let ann = t.sign_up("ann@example.com").await;
     ann.say(&t, "c", "m1", "hello").await.problem(422, "content_refused");
     assert_eq!(ann.statuses(&t, "c").await, ["complete", "failed"]);
-    assert_eq!((ann.used(&t).await, upstream.received().len()), (0, 1));
+    assert_eq!((ann.used(&t).await, upstream.asked(), next.asked()), (0, 1, 0));
 }
