@@ -16,6 +16,9 @@ use crate::platform::{
 
 /// Stops before the first word that give the message back, each day.
 const FREE_STOPS: i64 = 5;
+/// Replies that came to nothing, which their messages can have brought about, and that give the message back, each day. Each of
+/// them was paid for at the vendor.
+const FREE_FAILURES: i64 = 20;
 /// Days whose counts are kept.
 const DAYS_KEPT: i64 = 40;
 
@@ -58,6 +61,11 @@ impl Charge {
     /// Gives it back after a stop before the first word; only so often a day.
     pub async fn give_back_stopped(self, conn: &Conn) -> Result<bool> {
         Ok(store::give_back_stopped(self.user_id, self.day, FREE_STOPS).exec(conn).await? > 0)
+    }
+
+    /// Gives it back after a failure that the message can have brought about; only so often a day.
+    pub async fn give_back_failed(self, conn: &Conn) -> Result<bool> {
+        Ok(store::give_back_failed(self.user_id, self.day, FREE_FAILURES).exec(conn).await? > 0)
     }
 }
 

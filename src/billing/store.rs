@@ -22,6 +22,11 @@ queries! {
         "UPDATE quota_day SET used = used - 1, free_stops = free_stops + 1
           WHERE user_id = $1 AND day = $2 AND used > 0 AND free_stops < $3";
 
+    /// Gives back a message whose reply came to nothing, which it can have brought about itself, as often as `most` a day.
+    fn give_back_failed(user_id: Uuid, day: i64, most: i64) =
+        "UPDATE quota_day SET used = used - 1, free_failures = free_failures + 1
+          WHERE user_id = $1 AND day = $2 AND used > 0 AND free_failures < $3";
+
     fn remove_old_days(before: i64) =
         "DELETE FROM quota_day
           WHERE (user_id, day) IN (SELECT user_id, day FROM quota_day WHERE day < $1 LIMIT 500)";

@@ -2,14 +2,17 @@
 //!
 //! [`Breaker`] is the rule, pure and told the time; [`SharedBreaker`] is one in use, by every reply of this process. It counts
 //! the newest outcomes, not time: a quiet service opens it as a busy one does. Only what the provider does wrong counts. What
-//! somebody's message can provoke, such as a refusal, does not, else one customer could close a provider for all.
+//! somebody's message can provoke, such as a refusal, does not, else one customer could close a provider for all. Some failures
+//! can be provoked and look like the provider's; so one user's count for no more than half of what opens it.
 
 use std::{
+    collections::VecDeque,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
 /// What the operator decides about breakers.
 #[derive(Clone, Copy, Debug)]
@@ -40,21 +43,24 @@ pub enum Health {
 ///
 /// Closed, it lets everything through and counts. Open, it lets nothing through until the pause is over. Then one attempt is
 /// let through, the probe: the first sign of life closes it with nothing counted, a failure opens it again, and a probe
-/// that is given up makes room for the next.
+/// that is given up makes room for the next. Whoever's probe has failed does not get the next one at once.
 #[derive(Debug)]
 pub struct Breaker {
     settings: BreakerSettings,
     state: State,
+    /// The newest outcomes since it was closed, the newest last; for a failure whose reply it was.
+    outcomes: VecDeque<Option<Uuid>>,
     /// Counts the changes of state: what was let through before the last one says nothing any more.
     epoch: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The newest outcomes as bits, the newest lowest; a failure is one.
-    Closed(u64),
+    Closed,
     Open {
         until: Instant,
+        /// Whose probe has failed.
+        failed: Option<Uuid>,
     },
     Probing,
 }
@@ -64,6 +70,7 @@ enum State {
 pub struct Permit {
     epoch: u64,
     is_probe: bool,
+    owner: Uuid,
 }
 
 /// The breaker is open.
@@ -76,17 +83,20 @@ pub struct IsOpen {
 impl Breaker {
     /// A closed one.
     pub fn new(settings: BreakerSettings) -> Breaker {
-        Breaker { settings, state: State::Closed(0), epoch: 0 }
+        Breaker { settings, state: State::Closed, outcomes: VecDeque::new(), epoch: 0 }
     }
 
-    /// Asks for leave to ask the provider. Whoever gets it must give it to [`Breaker::record`].
-    pub fn admit(&mut self, now: Instant) -> Result<Permit, IsOpen> {
+    /// Asks for leave to ask the provider for a reply of `owner`'s. Whoever gets it must give it to [`Breaker::record`].
+    pub fn admit(&mut self, owner: Uuid, now: Instant) -> Result<Permit, IsOpen> {
         match self.state {
-            State::Closed(_) => Ok(Permit { epoch: self.epoch, is_probe: false }),
-            State::Open { until } if now < until => Err(IsOpen { wait: until.duration_since(now) }),
-            State::Open { .. } => {
+            State::Closed => Ok(Permit { epoch: self.epoch, is_probe: false, owner }),
+            State::Open { until, failed } => {
+                let due = if failed == Some(owner) { self.after_pause(until) } else { until };
+                if now < due {
+                    return Err(IsOpen { wait: due.duration_since(now) });
+                }
                 self.change(State::Probing);
-                Ok(Permit { epoch: self.epoch, is_probe: true })
+                Ok(Permit { epoch: self.epoch, is_probe: true, owner })
             }
             State::Probing => Err(IsOpen { wait: Duration::ZERO }),
         }
@@ -94,15 +104,15 @@ impl Breaker {
 
     /// Whether everything is let through.
     pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed(_))
+        matches!(self.state, State::Closed)
     }
 
     /// The provider has begun to answer. A probe has succeeded with that: a reply may go on for minutes, and how it ends counts
     /// like any other's.
     pub fn has_answered(&mut self, permit: &mut Permit) {
         if permit.is_probe && permit.epoch == self.epoch {
-            self.change(State::Closed(0));
-            *permit = Permit { epoch: self.epoch, is_probe: false };
+            self.change(State::Closed);
+            *permit = Permit { epoch: self.epoch, is_probe: false, owner: permit.owner };
         }
     }
 
@@ -112,31 +122,59 @@ impl Breaker {
             return;
         }
         match (self.state, health) {
-            (State::Closed(_), Health::Unknown) | (State::Open { .. }, _) => {}
-            (State::Closed(outcomes), Health::Good) => self.state = State::Closed(outcomes << 1),
-            (State::Closed(outcomes), Health::Bad) => {
-                let outcomes = outcomes << 1 | 1;
-                self.state = State::Closed(outcomes);
-                let BreakerSettings { failures, window, .. } = self.settings;
-                let seen = outcomes << MAX_WINDOW.saturating_sub(window).min(MAX_WINDOW.saturating_sub(1));
-                if failures > 0 && seen.count_ones() >= failures {
-                    self.open(now);
+            (State::Closed, Health::Unknown) | (State::Open { .. }, _) => {}
+            (State::Closed, Health::Good) => self.note(None),
+            (State::Closed, Health::Bad) => {
+                if self.failures_of(permit.owner) < self.most_of_one() {
+                    self.note(Some(permit.owner));
+                }
+                let failures = self.outcomes.iter().flatten().count();
+                if self.settings.failures > 0 && is_at_least(failures, self.settings.failures) {
+                    self.change(State::Open { until: self.after_pause(now), failed: None });
                 }
             }
-            (State::Probing, Health::Good) => self.change(State::Closed(0)),
-            (State::Probing, Health::Bad) => self.open(now),
-            (State::Probing, Health::Unknown) => self.change(State::Open { until: now }),
+            (State::Probing, Health::Good) => self.change(State::Closed),
+            (State::Probing, Health::Bad) => {
+                self.change(State::Open { until: self.after_pause(now), failed: Some(permit.owner) });
+            }
+            (State::Probing, Health::Unknown) => self.change(State::Open { until: now, failed: None }),
         }
     }
 
-    fn open(&mut self, now: Instant) {
-        self.change(State::Open { until: now.checked_add(self.settings.pause).unwrap_or(now) });
+    fn note(&mut self, outcome: Option<Uuid>) {
+        self.outcomes.push_back(outcome);
+        while !self.outcomes.is_empty() && !fits(self.outcomes.len(), self.settings.window) {
+            self.outcomes.pop_front();
+        }
+    }
+
+    fn failures_of(&self, owner: Uuid) -> u32 {
+        let count = self.outcomes.iter().flatten().filter(|of| **of == owner).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// How many failures of one user count.
+    fn most_of_one(&self) -> u32 {
+        self.settings.failures.div_euclid(2).max(1)
+    }
+
+    fn after_pause(&self, from: Instant) -> Instant {
+        from.checked_add(self.settings.pause).unwrap_or(from)
     }
 
     fn change(&mut self, state: State) {
         self.epoch = self.epoch.wrapping_add(1);
         self.state = state;
+        self.outcomes.clear();
     }
+}
+
+fn is_at_least(count: usize, wanted: u32) -> bool {
+    u32::try_from(count).is_ok_and(|count| count >= wanted)
+}
+
+fn fits(count: usize, window: u32) -> bool {
+    u32::try_from(count).is_ok_and(|count| count <= window.clamp(1, MAX_WINDOW))
 }
 
 /// The breaker of one provider.
@@ -150,13 +188,13 @@ impl SharedBreaker {
     pub fn new(provider: &str, settings: BreakerSettings) -> SharedBreaker {
         let shared =
             SharedBreaker { provider: provider.to_owned(), breaker: Mutex::new(Breaker::new(settings)) };
-        shared.report(&State::Closed(0));
+        shared.report(&State::Closed);
         shared
     }
 
-    /// Asks for leave to ask the provider.
-    pub fn admit(&self) -> Result<Pass<'_>, IsOpen> {
-        match self.with(|breaker| breaker.admit(Instant::now())) {
+    /// Asks for leave to ask the provider for a reply of `owner`'s.
+    pub fn admit(&self, owner: Uuid) -> Result<Pass<'_>, IsOpen> {
+        match self.with(|breaker| breaker.admit(owner, Instant::now())) {
             Ok(permit) => Ok(Pass { shared: self, permit, outcome: ("dropped", Health::Unknown) }),
             Err(open) => {
                 self.count("skipped");
@@ -179,7 +217,7 @@ impl SharedBreaker {
             self.report(&breaker.state);
             let provider = &self.provider;
             match breaker.state {
-                State::Closed(_) => tracing::info!(provider, "a provider answers again"),
+                State::Closed => tracing::info!(provider, "a provider answers again"),
                 State::Open { .. } => tracing::warn!(provider, "a provider is left alone for a while"),
                 State::Probing => {}
             }
@@ -189,7 +227,7 @@ impl SharedBreaker {
 
     fn report(&self, state: &State) {
         let value = match state {
-            State::Closed(_) => 0.0,
+            State::Closed => 0.0,
             State::Probing => 1.0,
             State::Open { .. } => 2.0,
         };

@@ -143,7 +143,7 @@ impl Chat {
         let mut last: Option<(&str, Ending)> = None;
         let mut open_for: Option<Duration> = None;
         for candidate in pinning::route_for(&self.parts().route, &task.model) {
-            let pass = match candidate.breaker.admit() {
+            let pass = match candidate.breaker.admit(task.owner) {
                 Ok(pass) => pass,
                 Err(IsOpen { wait }) => {
                     open_for = Some(open_for.map_or(wait, |other| other.min(wait)));
@@ -203,7 +203,7 @@ impl Chat {
                 sleep(pause).await;
                 attempt = attempt.saturating_add(1);
             }
-            let Ok(again) = candidate.breaker.admit() else { return ending };
+            let Ok(again) = candidate.breaker.admit(task.owner) else { return ending };
             tracing::warn!(provider = candidate.name, %error, attempt, "a provider is asked again");
             pass = again;
         }

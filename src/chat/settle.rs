@@ -191,6 +191,7 @@ impl Chat {
                     GiveBack::No => false,
                     GiveBack::Always => charge.give_back(&c).await?,
                     GiveBack::AsAFreeStop => charge.give_back_stopped(&c).await?,
+                    GiveBack::AsAFreeFailure => charge.give_back_failed(&c).await?,
                 };
                 let status = settlement.store(returned, &c).await?;
                 // Of the day on which it ends, which is the one that the reader asks about.
@@ -296,6 +297,8 @@ enum GiveBack {
     Always,
     /// Only so often a day.
     AsAFreeStop,
+    /// Only so often a day, too: the message can have brought it about, and the vendor was paid.
+    AsAFreeFailure,
 }
 
 /// What an ending means.
@@ -331,6 +334,7 @@ impl Verdict {
             (true, _) => GiveBack::No,
             // Leaving is a way to stop.
             (false, Ending::Stopped | Ending::Deserted) => GiveBack::AsAFreeStop,
+            (false, ending) if can_be_provoked(ending) => GiveBack::AsAFreeFailure,
             (false, _) => GiveBack::Always,
         };
         let retry_after = match ending {
@@ -339,6 +343,21 @@ impl Verdict {
         };
         Verdict { status, finish, failure, retry_after, give_back }
     }
+}
+
+/// Whether a message can be written so that its reply ends like this without a word.
+fn can_be_provoked(ending: &Ending) -> bool {
+    matches!(
+        ending,
+        Ending::Finished(_)
+            | Ending::Refused
+            | Ending::Failed(
+                ProviderError::Declined
+                    | ProviderError::PromptTooLong
+                    | ProviderError::Rejected(_)
+                    | ProviderError::TimedOut(_)
+            )
+    )
 }
 
 fn failure_of(error: &ProviderError) -> Failure {
@@ -429,10 +448,12 @@ mod tests {
             assert_eq!((spoken.status, spoken.give_back), (with_text, GiveBack::No));
             let silent = Verdict::of(&ending, false);
             assert_eq!((silent.status, silent.failure), (without_text, failure));
-            let back = if matches!(ending, Ending::Stopped | Ending::Deserted) {
-                GiveBack::AsAFreeStop
-            } else {
-                GiveBack::Always
+            let back = match ending {
+                Ending::Stopped | Ending::Deserted => GiveBack::AsAFreeStop,
+                Ending::Finished(_) | Ending::Refused | Ending::Failed(ProviderError::TimedOut(_)) => {
+                    GiveBack::AsAFreeFailure
+                }
+                _ => GiveBack::Always,
             };
             assert_eq!(silent.give_back, back);
         }

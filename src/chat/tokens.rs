@@ -18,9 +18,10 @@ impl Ratio {
     /// Beyond it somebody counts something else.
     const MOST: u64 = 4_000_000;
 
-    /// What an observation weighs: one part in so many. Who needs more tokens than expected is believed quickly, because
-    /// a prompt that is too long fails; who needs fewer is believed slowly, because the next person may write otherwise.
-    const UP: u64 = 2;
+    /// What an observation weighs: one part in so many. Who needs more tokens than expected is believed sooner, because a
+    /// prompt that is too long costs another try; who needs fewer is believed slowly, because the next person may write
+    /// otherwise. Neither moves it far at once: the ratio is everybody's, and somebody may write what has many tokens on purpose.
+    const UP: u64 = 8;
     const DOWN: u64 = 16;
 
     /// With one prompt more, which we had estimated and the provider has counted. A count of nothing teaches nothing.
@@ -81,7 +82,7 @@ mod tests {
 
     #[test]
     fn more_is_believed_sooner_than_less() {
-        assert_eq!(Ratio::default().learn(100, 200), Ratio(1_500_000));
+        assert_eq!(Ratio::default().learn(100, 200), Ratio(1_125_000));
         assert_eq!(Ratio::default().learn(100, 68), Ratio(980_000));
         assert_eq!(Ratio(2_000_000).estimated(1_000), 500);
         assert_eq!(Ratio(500_000).estimated(1_000), 2_000);
@@ -98,7 +99,7 @@ mod tests {
     fn models_learn_apart() {
         let ratios = Ratios::default();
         ratios.learn("a", 100, 200);
-        assert_eq!((ratios.of("a"), ratios.of("b")), (Ratio(1_500_000), Ratio::default()));
+        assert_eq!((ratios.of("a"), ratios.of("b")), (Ratio(1_125_000), Ratio::default()));
     }
 
     proptest! {

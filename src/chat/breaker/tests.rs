@@ -9,11 +9,13 @@ const SETTINGS: BreakerSettings = BreakerSettings { failures: 3, window: 5, paus
 struct Clocked {
     breaker: Breaker,
     now: Instant,
+    /// How many have asked: each is somebody else.
+    asked: u128,
 }
 
 impl Clocked {
     fn new(settings: BreakerSettings) -> Clocked {
-        Clocked { breaker: Breaker::new(settings), now: Instant::now() }
+        Clocked { breaker: Breaker::new(settings), now: Instant::now(), asked: 0 }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -21,7 +23,8 @@ impl Clocked {
     }
 
     fn admit(&mut self) -> Result<Permit, IsOpen> {
-        self.breaker.admit(self.now)
+        self.asked += 1;
+        self.breaker.admit(Uuid::from_u128(self.asked), self.now)
     }
 
     /// One attempt that is let through.
@@ -93,6 +96,35 @@ fn none_opens_where_that_is_switched_off() {
     assert!(clocked.wait().is_none());
 }
 
+/// Failures that look like the provider's and that a message can bring about would else let one user close it for all.
+#[test]
+fn one_user_opens_none_and_keeps_none_open() {
+    let settings = BreakerSettings { failures: 5, window: 10, ..SETTINGS };
+    let (ann, bob, carl) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
+    let (mut breaker, now) = (Breaker::new(settings), Instant::now());
+    let fail = |breaker: &mut Breaker, owner: Uuid, now: Instant| {
+        let permit = breaker.admit(owner, now).expect("it lets them through");
+        breaker.record(&permit, Bad, now);
+    };
+    for _ in 0..100 {
+        fail(&mut breaker, ann, now);
+    }
+    for owner in [bob, bob, bob] {
+        fail(&mut breaker, owner, now);
+    }
+    assert!(breaker.is_closed());
+    fail(&mut breaker, carl, now);
+    assert!(!breaker.is_closed(), "three people's failures are the provider's");
+
+    let due = now + settings.pause;
+    fail(&mut breaker, ann, due);
+    let due = due + settings.pause;
+    assert_eq!(breaker.admit(ann, due).unwrap_err().wait, settings.pause, "others go first");
+    let probe = breaker.admit(bob, due).unwrap();
+    breaker.record(&probe, Good, due);
+    assert!(breaker.is_closed());
+}
+
 #[test]
 fn after_the_pause_one_probe_is_let_through() {
     let mut clocked = Clocked::opened();
@@ -161,13 +193,13 @@ async fn a_pass_is_counted_however_it_ends() {
     let is_counted = |what: &str| counted.render().lines().any(|line| line == what);
     assert!(is_counted(r#"chat_breaker_state{provider="p"} 0"#));
 
-    breaker.admit().unwrap().end("busy", Bad);
+    breaker.admit(Uuid::nil()).unwrap().end("busy", Bad);
     assert!(is_counted(r#"chat_breaker_state{provider="p"} 2"#));
-    let probe = breaker.admit().unwrap();
+    let probe = breaker.admit(Uuid::nil()).unwrap();
     assert!(is_counted(r#"chat_breaker_state{provider="p"} 1"#));
-    assert!(breaker.admit().is_err());
+    assert!(breaker.admit(Uuid::nil()).is_err());
     drop(probe);
-    let mut probe = breaker.admit().expect("dropped is given up");
+    let mut probe = breaker.admit(Uuid::nil()).expect("dropped is given up");
     probe.has_answered();
     assert!(is_counted(r#"chat_breaker_state{provider="p"} 0"#));
     probe.end("ok", Good);
@@ -207,9 +239,9 @@ proptest! {
             match act {
                 Act::Admit => match clocked.admit() {
                     Ok(permit) => {
-                        let is_due = matches!(before, State::Open { until } if until <= clocked.now);
+                        let is_due = matches!(before, State::Open { until, .. } if until <= clocked.now);
                         prop_assert_eq!(permit.is_probe, is_due);
-                        prop_assert!(is_due || matches!(before, State::Closed(_)));
+                        prop_assert!(is_due || matches!(before, State::Closed));
                         under_way.push(permit);
                     }
                     Err(open) => prop_assert!(open.wait <= SETTINGS.pause),
@@ -222,10 +254,10 @@ proptest! {
                     let permit = under_way.swap_remove(at.index(under_way.len()));
                     let is_probe = permit.is_probe;
                     clocked.breaker.record(&permit, health, clocked.now);
-                    let now_closed = matches!(clocked.breaker.state, State::Closed(_));
+                    let now_closed = matches!(clocked.breaker.state, State::Closed);
                     if is_probe {
                         prop_assert_eq!(now_closed, health == Good, "a probe decides");
-                    } else if !matches!(before, State::Closed(_)) {
+                    } else if !matches!(before, State::Closed) {
                         prop_assert_eq!(clocked.breaker.state, before, "nobody else does");
                     }
                 }

@@ -18,9 +18,10 @@ use super::{
     complaint::Complaint,
     exchange,
     reading::{Parts, Wire},
+    turns::turns,
 };
 use crate::chat::provider::{
-    ChatProvider, FinishReason, Model, Prompt, PromptMessage, ProviderError, ReplyStream, Speaker, TokenCount,
+    ChatProvider, FinishReason, Model, Prompt, ProviderError, ReplyStream, TokenCount,
 };
 
 const KEY_HEADER: HeaderName = HeaderName::from_static("x-api-key");
@@ -78,27 +79,6 @@ impl Anthropic {
         }
         body
     }
-}
-
-/// The messages as the vendor wants them: the user's first, then by turns, none of them empty. It joins neighbours itself;
-/// not everybody who speaks its wire does.
-fn turns(messages: &[PromptMessage]) -> Vec<Value> {
-    let mut turns: Vec<(Speaker, String)> = Vec::new();
-    for message in messages.iter().filter(|message| !message.text.trim().is_empty()) {
-        match turns.last_mut() {
-            Some((speaker, text)) if *speaker == message.speaker => {
-                text.push_str("\n\n");
-                text.push_str(&message.text);
-            }
-            None if message.speaker == Speaker::Companion => {}
-            _ => turns.push((message.speaker, message.text.clone())),
-        }
-    }
-    let role = |speaker| match speaker {
-        Speaker::User => "user",
-        Speaker::Companion => "assistant",
-    };
-    turns.into_iter().map(|(speaker, text)| json!({"role": role(speaker), "content": text})).collect()
 }
 
 #[async_trait]

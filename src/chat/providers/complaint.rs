@@ -40,7 +40,7 @@ impl<'a> Complaint<'a> {
         let text = |name: &str| self.error.get(name).and_then(Value::as_str);
         // Some servers repeat the status as the code; then the type says more.
         let code = text("code").filter(|code| code.parse::<u16>().is_err());
-        let number = || self.error.get("code").map(Value::to_string);
+        let number = || self.error.get("code").and_then(Value::as_i64).map(|code| code.to_string());
         let name = code.or_else(|| text("type")).map(str::to_owned).or_else(number).unwrap_or_default();
         name.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')).take(64).collect()
     }

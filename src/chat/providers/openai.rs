@@ -18,9 +18,10 @@ use super::{
     complaint::Complaint,
     exchange,
     reading::{Parts, Wire},
+    turns::turns,
 };
 use crate::chat::provider::{
-    ChatProvider, FinishReason, Model, Prompt, ProviderError, ReplyStream, Speaker, TokenCount,
+    ChatProvider, FinishReason, Model, Prompt, ProviderError, ReplyStream, TokenCount,
 };
 
 /// The header in which Azure's deployments want the key.
@@ -77,14 +78,7 @@ impl OpenAi {
 
     fn body(&self, prompt: &Prompt) -> Value {
         let system = json!({"role": "system", "content": prompt.system});
-        let turns = prompt.messages.iter().map(|message| {
-            let role = match message.speaker {
-                Speaker::User => "user",
-                Speaker::Companion => "assistant",
-            };
-            json!({"role": role, "content": message.text})
-        });
-        let messages: Vec<Value> = std::iter::once(system).chain(turns).collect();
+        let messages: Vec<Value> = std::iter::once(system).chain(turns(&prompt.messages)).collect();
         let mut body = json!({
             "model": self.settings.model.name,
             "messages": messages,

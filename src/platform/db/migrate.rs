@@ -43,6 +43,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     7 "0007_administration.sql",
     8 "0008_regenerate.sql",
     9 "0009_personas.sql",
+    10 "0010_free_failures.sql",
 ];
 
 /// What a run of the migrations did.

@@ -98,6 +98,26 @@ async fn used_on(t: &TestApp, person: &Person, time: jiff::Timestamp) -> i64 {
     found.unwrap().unwrap_or(0)
 }
 
+/// A reply of nothing but white space is a failure, and was paid for at the vendor.
+#[tokio::test]
+async fn a_reply_without_a_word_is_free_twenty_times_a_day() {
+    let upstream = Upstream::start(vec![stream_head(), delta("  "), finish()]).await;
+    let t = TestApp::with(&[&upstream.settings()[..], &[("DM__CHAT__FREE_MESSAGES_PER_DAY", "2")]].concat())
+        .await;
+    t.clock.stop();
+    let ann = t.sign_up("ann@example.com").await;
+    for n in 0..20 {
+        ann.say(&t, "c", "m", "say nothing").await.problem(502, "provider_failed");
+        assert_eq!(ann.used(&t).await, 0, "time {n}");
+    }
+    for used in [1, 2] {
+        ann.say(&t, "c", "m", "say nothing").await.problem(502, "provider_failed");
+        assert_eq!(ann.used(&t).await, used);
+    }
+    ann.say(&t, "c", "m", "say nothing").await.problem(402, "quota_exhausted");
+    assert_eq!(upstream.asked(), 22);
+}
+
 #[tokio::test]
 async fn leaving_before_the_first_word_is_a_stop_like_any_other() {
     let upstream = Upstream::start(vec![Step::Hang]).await;

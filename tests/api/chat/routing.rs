@@ -141,9 +141,9 @@ async fn a_provider_that_fails_again_and_again_is_left_alone() {
     let counted = recorder.handle();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let t = TestApp::routed(&route(&[("broken", &broken)]), &EAGER).await;
-    let ann = t.sign_up("ann@example.com").await;
-    for n in 1..=2 {
-        say(&t, &ann, n).await.problem(502, "provider_failed");
+    let (ann, bob) = (t.sign_up("ann@example.com").await, t.sign_up("bob@example.com").await);
+    for person in [&ann, &bob] {
+        say(&t, person, 1).await.problem(502, "provider_failed");
     }
     let answer = say(&t, &ann, 3).await;
     let wait: u64 = answer.header("retry-after").parse().unwrap();
@@ -200,9 +200,9 @@ async fn one_that_is_left_alone_is_passed_over() {
     let broken = Upstream::start(vec![stream_head(), delta("half a "), Step::Reset]).await;
     let good = Upstream::start(reply("from the second")).await;
     let t = TestApp::routed(&route(&[("broken", &broken), ("good", &good)]), &EAGER).await;
-    let ann = t.sign_up("ann@example.com").await;
-    for n in 1..=2 {
-        say(&t, &ann, n).await.problem(502, "provider_failed");
+    let (ann, bob) = (t.sign_up("ann@example.com").await, t.sign_up("bob@example.com").await);
+    for person in [&ann, &bob] {
+        say(&t, person, 1).await.problem(502, "provider_failed");
     }
     assert_eq!(say(&t, &ann, 3).await.ok()["message"]["parts"][0]["text"], "from the second");
     assert_eq!((broken.asked(), good.asked()), (2, 1), "replies that break off count");
@@ -217,8 +217,8 @@ async fn after_a_while_one_message_finds_out_whether_it_answers_again() {
     let settings = [&EAGER[..], &[("DM__CHAT__BREAKER_PAUSE", "100ms")]].concat();
     let t = TestApp::routed(&route(&[("only", &upstream)]), &settings).await;
     let (ann, bob) = (t.sign_up("ann@example.com").await, t.sign_up("bob@example.com").await);
-    for n in 1..=2 {
-        say(&t, &ann, n).await.problem(502, "provider_failed");
+    for person in [&ann, &bob] {
+        say(&t, person, 1).await.problem(502, "provider_failed");
     }
     let try_until_it_answers = async || loop {
         let answer = say(&t, &ann, 3).await;
@@ -229,13 +229,13 @@ async fn after_a_while_one_message_finds_out_whether_it_answers_again() {
     };
     let meanwhile = async || {
         until("one is let through", async || upstream.asked() == 3).await;
-        say(&t, &bob, 1).await.problem(503, "provider_unavailable");
+        say(&t, &bob, 2).await.problem(503, "provider_unavailable");
         assert_eq!(upstream.asked(), 3, "and nobody else");
         go.add_permits(1);
     };
     let (answer, ()) = tokio::join!(try_until_it_answers(), meanwhile());
     assert_eq!(answer["message"]["parts"][0]["text"], "I am back");
-    assert_eq!(say(&t, &bob, 1).await.ok()["message"]["parts"][0]["text"], "well");
+    assert_eq!(say(&t, &bob, 2).await.ok()["message"]["parts"][0]["text"], "well");
 }
 
 #[tokio::test]

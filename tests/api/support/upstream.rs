@@ -44,7 +44,9 @@ impl Received {
     /// The message that is to be answered.
     pub fn question(&self) -> &str {
         let last = self.body["messages"].as_array().and_then(|messages| messages.last());
-        last.and_then(|message| message["content"].as_str()).unwrap_or_default()
+        let content = last.and_then(|message| message["content"].as_str()).unwrap_or_default();
+        // One before it that was never answered is joined with it.
+        content.rsplit("\n\n").next().unwrap_or_default()
     }
 
     /// What the model was told: who said it, and what.
@@ -251,8 +253,7 @@ pub fn json_answer(status: &str, headers: &str, body: &Value) -> Step {
 
 /// The newest message of a request.
 pub fn newest(request: &Received) -> String {
-    let messages = request.body["messages"].as_array().unwrap();
-    messages.last().unwrap()["content"].as_str().unwrap().to_owned()
+    request.question().to_owned()
 }
 
 /// One piece of text.

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use reqwest::header::HeaderMap;
 
 use super::*;
+use crate::chat::provider::{PromptMessage, Speaker};
 
 fn provider(base_url: &str) -> Anthropic {
     let client = crate::platform::http_client::build(Duration::from_secs(1), Duration::from_secs(1)).unwrap();

@@ -1,7 +1,7 @@
 use reqwest::header::HeaderMap;
 
 use super::*;
-use crate::chat::provider::PromptMessage;
+use crate::chat::provider::{PromptMessage, Speaker};
 
 fn provider(base_url: &str, auth: KeyPlace) -> OpenAi {
     let client = crate::platform::http_client::build(Duration::from_secs(1), Duration::from_secs(1)).unwrap();
