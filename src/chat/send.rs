@@ -82,10 +82,13 @@ impl Chat {
             return Ok(false);
         }
         Ok(match self.look_up(owner, key, request, meant).await? {
-            // One that another instance makes cannot be joined here, however often we look.
-            Found::Reply(_, made) => {
-                made.status != MessageStatus::Generating || self.live.get(made.generation_id).is_some()
-            }
+            Found::Reply(_, made) if self.can_be_had(&made) => true,
+            // It was stored before it left `live`, so one that was made here has an end by now. One that another instance makes
+            // cannot be joined here, however often we look.
+            Found::Reply(..) => match self.look_up(owner, key, request, meant).await? {
+                Found::Reply(_, made) => self.can_be_had(&made),
+                Found::ToAnswer(_) => true,
+            },
             // The try that was in the way may have been one for this very message. If it was another message's, the next
             // round says so again.
             Found::ToAnswer(found) => match found.plan {
@@ -93,6 +96,11 @@ impl Chat {
                 Plan::New(_) | Plan::Edited { .. } => false,
             },
         })
+    }
+
+    /// Whether a reply is stored, or is being made here.
+    fn can_be_had(&self, made: &Made) -> bool {
+        made.status != MessageStatus::Generating || self.live.get(made.generation_id).is_some()
     }
 
     async fn try_send(
