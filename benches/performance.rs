@@ -76,7 +76,7 @@ fn starts(dir: &Path) {
 
 async fn memory(server: &Server, when: &str) {
     tokio::time::sleep(Duration::from_secs(1)).await;
-    println!("resident memory, {when}: {:.1} MB", server.memory("VmRSS:"));
+    println!("resident memory, {when}: {:.1} MB", server.memory("VmRSS"));
 }
 
 /// The time to the first word: directly, and through the program.

@@ -51,7 +51,7 @@ fn main() {
     runtime.block_on(async {
         let upstream = upstream::start().await;
         let settings = [
-            ("DM__CHAT__GENERATIONS_PER_USER", "1000"),
+            ("DM__CHAT__GENERATIONS_PER_USER", "100"),
             ("DM__CHAT__MAX_GENERATIONS", "10000"),
             ("DM__CHAT__TOTAL_TIMEOUT", "30m"),
         ];
@@ -193,7 +193,7 @@ async fn ask(server: &Server, token: &str, conversation: &str, wish: &str) -> Tc
 /// Resident memory of streams that stay open after replies of 500 words.
 async fn open_streams(server: &Server, people: &[String]) {
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = server.memory("VmRSS:");
+    let before = server.memory("VmRSS");
     let mut streams = Vec::new();
     for batch in 0..OPEN / USERS {
         let conversation = format!("open{batch}");
@@ -203,7 +203,7 @@ async fn open_streams(server: &Server, people: &[String]) {
         join_all(opened.iter_mut().map(hear_it_all)).await;
         streams.append(&mut opened);
     }
-    let after = server.memory("VmRSS:");
+    let after = server.memory("VmRSS");
     println!(
         "{} open streams with replies of 500 words: {:.1} KB each (wanted: at most 40); {before:.1} MB before, {after:.1} MB with them",
         streams.len(),
