@@ -83,8 +83,7 @@ impl Chat {
         first_word_by: Instant,
         pass: &mut Pass<'_>,
     ) -> Ending {
-        let started = Instant::now();
-        let mut newest_text = started;
+        let mut pace = Pace::of(&candidate.name);
         let mut stream = match timeout_at(first_word_by, candidate.provider.reply(prompt)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Ending::Failed(error),
@@ -103,14 +102,7 @@ impl Chat {
                     if text.is_empty() {
                         continue;
                     }
-                    let provider = candidate.name.clone();
-                    let gap = newest_text.elapsed();
-                    if is_first {
-                        metrics::histogram!("chat_first_token_seconds", "provider" => provider).record(gap);
-                    } else {
-                        metrics::histogram!("chat_text_gap_seconds", "provider" => provider).record(gap);
-                    }
-                    newest_text = Instant::now();
+                    pace.has_spoken();
                     if !task.generation.is_allowed(text, &*self.parts().filter) {
                         return Ending::Refused;
                     }
@@ -133,6 +125,32 @@ impl Chat {
             limit = TimeLimit::Idle;
             quiet_by = now.checked_add(self.parts().settings.idle_timeout).unwrap_or(now);
         }
+    }
+}
+
+/// How fast a provider speaks, for the metrics. Each word counts, so the histogram of the gaps is looked up once.
+struct Pace<'a> {
+    provider: &'a str,
+    newest_text: Instant,
+    gaps: Option<metrics::Histogram>,
+}
+
+impl Pace<'_> {
+    /// It has been asked, and has said nothing.
+    fn of(provider: &str) -> Pace<'_> {
+        Pace { provider, newest_text: Instant::now(), gaps: None }
+    }
+
+    fn has_spoken(&mut self) {
+        let now = Instant::now();
+        let gap = now.saturating_duration_since(std::mem::replace(&mut self.newest_text, now));
+        if let Some(gaps) = &self.gaps {
+            gaps.record(gap);
+            return;
+        }
+        let provider = self.provider.to_owned();
+        metrics::histogram!("chat_first_token_seconds", "provider" => provider.clone()).record(gap);
+        self.gaps = Some(metrics::histogram!("chat_text_gap_seconds", "provider" => provider));
     }
 }
 

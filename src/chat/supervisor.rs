@@ -90,7 +90,8 @@ impl Chat {
                 .await
                 .unwrap_or(Ending::Fault);
             let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let settled = AssertUnwindSafe(chat.settle(&task, ending, tally)).catch_unwind().await;
+            // Both are boxed: a task is as large as the largest of what it awaits, for as long as a reply is made.
+            let settled = AssertUnwindSafe(Box::pin(chat.settle(&task, ending, tally))).catch_unwind().await;
             if settled.is_err() {
                 // Whatever is stored or not, nobody waits for ever.
                 task.generation.end(Outcome::broken_off(task.started_at));

@@ -4,6 +4,7 @@
 //! the stream always ends with `finish`, `error` or `abort`, because a clean end without one looks like success there.
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Outcome, provider::FinishReason};
@@ -17,6 +18,15 @@ pub const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// The id of the one text part.
 const TEXT_ID: &str = "text";
+
+/// The chunk that each word comes in. Not a [`Value`], which would cost more than everything else that is done for a word here.
+#[derive(Serialize)]
+struct TextDelta<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'static str,
+    delta: &'a str,
+}
 
 /// Encodes one reply for one reader.
 #[derive(Default)]
@@ -36,12 +46,12 @@ impl Encoder {
 
     /// More of the text.
     pub fn text(&mut self, text: &str) -> Bytes {
-        let delta = json!({"type": "text-delta", "id": TEXT_ID, "delta": text});
+        let delta = TextDelta { kind: "text-delta", id: TEXT_ID, delta: text };
         if self.text_is_open {
             return frames(&[delta]);
         }
         self.text_is_open = true;
-        frames(&[json!({"type": "text-start", "id": TEXT_ID}), delta])
+        [frames(&[json!({"type": "text-start", "id": TEXT_ID})]), frames(&[delta])].concat().into()
     }
 
     /// The end of a reply that is whole, with a notice where the model was not told the whole conversation.
@@ -84,14 +94,15 @@ impl Encoder {
 }
 
 /// `data: {json}`, one event each (WHATWG server-sent events). JSON has no raw line ends, so text cannot forge a frame.
-fn frames(chunks: &[Value]) -> Bytes {
-    let mut text = String::new();
+fn frames(chunks: &[impl Serialize]) -> Bytes {
+    let mut out = Vec::new();
     for chunk in chunks {
-        text.push_str("data: ");
-        text.push_str(&chunk.to_string());
-        text.push_str("\n\n");
+        out.extend_from_slice(b"data: ");
+        // Writing text and numbers to memory does not fail; if it did, the client would see an event that it cannot read.
+        let _ = serde_json::to_writer(&mut out, chunk);
+        out.extend_from_slice(b"\n\n");
     }
-    text.into()
+    out.into()
 }
 
 #[cfg(test)]
