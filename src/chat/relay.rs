@@ -48,7 +48,7 @@ impl Chat {
         pass: &mut Pass<'_>,
         room: Option<u64>,
     ) -> (Ending, Option<u64>) {
-        let context = match self.context(task, candidate, room).await {
+        let context = match Box::pin(self.context(task, candidate, room)).await {
             Ok(context) => context,
             Err(ChatError::NotFound) => return (Ending::Stopped, None),
             Err(error) => {

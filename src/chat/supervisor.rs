@@ -90,7 +90,8 @@ impl Chat {
                 .await
                 .unwrap_or(Ending::Fault);
             let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-            // Both are boxed: a task is as large as the largest of what it awaits, for as long as a reply is made.
+            // What is awaited once is boxed, here and below: a task is as large as the largest of what it awaits, and lives as
+            // long as the reply is made.
             let settled = AssertUnwindSafe(Box::pin(chat.settle(&task, ending, tally))).catch_unwind().await;
             if settled.is_err() {
                 // Whatever is stored or not, nobody waits for ever.
@@ -136,7 +137,7 @@ impl Chat {
             }
             let len = generation.len();
             let Some(store) = upkeep.due(Instant::now(), len) else { continue };
-            match self.renew(task, tally, store).await {
+            match Box::pin(self.renew(task, tally, store)).await {
                 Ok(Some(false)) => upkeep.done(Instant::now(), store.then_some(len)),
                 Ok(Some(true)) => return Ending::Stopped,
                 Ok(None) => return Ending::Lost,
