@@ -15,10 +15,10 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use super::{
+    alternating::alternating,
     complaint::Complaint,
     exchange,
     reading::{Parts, Wire},
-    turns::turns,
 };
 use crate::chat::provider::{
     ChatProvider, FinishReason, Model, Prompt, ProviderError, ReplyStream, TokenCount,
@@ -75,7 +75,7 @@ impl Anthropic {
             if !prompt.system.trim().is_empty() {
                 fields.insert("system".into(), prompt.system.as_str().into());
             }
-            fields.insert("messages".into(), turns(&prompt.messages).into());
+            fields.insert("messages".into(), alternating(&prompt.messages).into());
         }
         body
     }

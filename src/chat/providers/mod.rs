@@ -2,8 +2,9 @@
 //!
 //! A codec knows its wire format and nothing else ([`reading::Wire`]). What any of them needs to talk to a vendor is
 //! shared: [`exchange`] makes the call, [`reading`] turns bytes into parts of a reply by way of [`sse`], and [`complaint`]
-//! reads what vendors say of their failures. [`turns`] puts a conversation into the order that all of them take.
+//! reads what vendors say of their failures. [`alternating`] puts a conversation into the order that all of them take.
 
+mod alternating;
 pub(crate) mod anthropic;
 mod complaint;
 #[cfg(test)]
@@ -13,7 +14,6 @@ mod exchange;
 pub(crate) mod openai;
 mod reading;
 mod sse;
-mod turns;
 
 #[cfg(fuzzing)]
 pub use self::{

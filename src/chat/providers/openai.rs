@@ -15,10 +15,10 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use super::{
+    alternating::alternating,
     complaint::Complaint,
     exchange,
     reading::{Parts, Wire},
-    turns::turns,
 };
 use crate::chat::provider::{
     ChatProvider, FinishReason, Model, Prompt, ProviderError, ReplyStream, TokenCount,
@@ -78,7 +78,7 @@ impl OpenAi {
 
     fn body(&self, prompt: &Prompt) -> Value {
         let system = json!({"role": "system", "content": prompt.system});
-        let messages: Vec<Value> = std::iter::once(system).chain(turns(&prompt.messages)).collect();
+        let messages: Vec<Value> = std::iter::once(system).chain(alternating(&prompt.messages)).collect();
         let mut body = json!({
             "model": self.settings.model.name,
             "messages": messages,

@@ -1,4 +1,3 @@
-use proptest::prelude::*;
 use reqwest::header::HeaderMap;
 
 use super::*;
@@ -100,27 +99,5 @@ fn refusals_are_sorted_by_what_can_be_done() {
         ("Output blocked by content filtering policy", ProviderError::Declined),
     ] {
         assert_eq!(invalid(message), error, "{message}");
-    }
-}
-
-proptest! {
-    /// The vendor refuses anything else.
-    #[test]
-    fn the_user_begins_and_speakers_take_turns(
-        messages in prop::collection::vec((any::<bool>(), "[ a]{0,3}"), 0..12),
-    ) {
-        let mut history: Vec<_> = messages
-            .iter()
-            .map(|(user, text)| said(if *user { Speaker::User } else { Speaker::Companion }, text))
-            .collect();
-        history.push(said(Speaker::User, "newest"));
-        let turns = turns(&history);
-        for (n, turn) in turns.iter().enumerate() {
-            prop_assert_eq!(&turn["role"], if n % 2 == 0 { "user" } else { "assistant" });
-            prop_assert!(!turn["content"].as_str().unwrap().trim().is_empty());
-        }
-        let last = turns.last().unwrap();
-        prop_assert_eq!(&last["role"], "user");
-        prop_assert!(last["content"].as_str().unwrap().ends_with("newest"));
     }
 }
