@@ -6,7 +6,7 @@ use super::until;
 use crate::support::{
     app::{TestApp, message},
     stream::Stream,
-    upstream::{Received, Step, Upstream, bytes, delta, finish, gate, newest, stream_head},
+    upstream::{Received, Step, Upstream, bytes, delta, finish, gate, stream_head},
 };
 
 /// What a provider was told after the persona.
@@ -56,7 +56,7 @@ async fn with_nobody_listening_the_provider_is_hung_up_on_after_the_grace_time()
 /// As in open-webui#2876: the reply hung, the stop did nothing, and what had been said was gone after a reload.
 #[tokio::test]
 async fn a_reply_that_hangs_can_be_stopped_and_is_there_after_a_reload() {
-    let upstream = Upstream::answering(|request| match newest(request).as_str() {
+    let upstream = Upstream::answering(|request| match request.question() {
         "hang" => vec![stream_head(), delta("half a "), Step::Hang],
         _ => vec![Step::Hang],
     })
@@ -85,7 +85,7 @@ async fn a_reply_that_hangs_can_be_stopped_and_is_there_after_a_reload() {
 /// was said, or the conversation had two branches.
 #[tokio::test]
 async fn after_a_stop_and_after_a_restart_the_context_is_whole() {
-    let upstream = Upstream::answering(|request| match newest(request).as_str() {
+    let upstream = Upstream::answering(|request| match request.question() {
         "second" => vec![stream_head(), delta("half of the second"), Step::Hang],
         text => vec![stream_head(), delta(&format!("reply to the {text}")), finish()],
     })
@@ -157,7 +157,7 @@ async fn every_reply_has_its_usage_once_however_it_ended() {
         scan fn counted() -> Counted =
             "SELECT status, input_tokens, output_tokens, tokens_estimated FROM generation ORDER BY status";
     }
-    let upstream = Upstream::answering(|request| match newest(request).as_str() {
+    let upstream = Upstream::answering(|request| match request.question() {
         "whole" => vec![stream_head(), delta("all of it"), finish()],
         "broken" => vec![stream_head(), delta("half of it"), Step::Reset],
         _ => vec![stream_head(), delta("half of it"), Step::Hang],

@@ -14,7 +14,7 @@ use tower::ServiceExt as _;
 use super::until;
 use crate::support::{
     app::{Person, TestApp, message},
-    upstream::{Upstream, delta, finish, newest, stream_head},
+    upstream::{Upstream, delta, finish, stream_head},
 };
 
 const NAMES: [&str; 4] = ["ann", "bob", "cyd", "dee"];
@@ -144,7 +144,7 @@ async fn drop_calls(t: &TestApp, people: &[(&str, Person)], round: usize, steps:
 async fn calls_that_are_dropped_after_any_step_mix_nothing_and_leave_nothing() {
     // It repeats what it was told last.
     let upstream = Upstream::answering(|request| {
-        vec![stream_head(), delta("You said: "), delta(&newest(request)), finish()]
+        vec![stream_head(), delta("You said: "), delta(request.question()), finish()]
     })
     .await;
     let settings = [

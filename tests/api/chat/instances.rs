@@ -16,7 +16,7 @@ use super::until;
 use crate::support::{
     app::{Person, TestApp},
     stream::Stream,
-    upstream::{Step, Upstream, delta, finish, gate, newest, stream_head},
+    upstream::{Step, Upstream, delta, finish, gate, stream_head},
 };
 
 digitalmistress::queries! {
@@ -29,7 +29,7 @@ const PAST_THE_LEASE: SignedDuration = SignedDuration::from_secs(301);
 
 /// A provider that says half of something and waits, or nothing at all.
 async fn speaker(go: Arc<Semaphore>) -> Upstream {
-    Upstream::answering(move |request| match newest(request).as_str() {
+    Upstream::answering(move |request| match request.question() {
         "be silent" => vec![stream_head(), Step::Hang],
         "be quick" => vec![stream_head(), delta("Done."), finish()],
         _ => vec![stream_head(), delta("half a "), Step::Wait(go.clone()), delta("reply"), finish()],

@@ -25,7 +25,7 @@ use crate::support::{
     database::TestDatabase,
     process::{Server, run},
     stream::Stream,
-    upstream::{Step, Upstream, delta, finish, gate, newest, stream_head},
+    upstream::{Step, Upstream, delta, finish, gate, stream_head},
 };
 use secrecy::ExposeSecret as _;
 
@@ -186,7 +186,7 @@ async fn nothing_that_was_acknowledged_is_lost() {
 
 /// A provider whose replies say a word now and then, so that they are in the middle most of the time.
 async fn speaker(go: Arc<Semaphore>) -> Upstream {
-    Upstream::answering(move |request| match newest(request).split(' ').next() {
+    Upstream::answering(move |request| match request.question().split(' ').next() {
         Some("short") => vec![stream_head(), delta("Good "), delta("evening."), finish()],
         Some("silent") => vec![stream_head(), Step::Hang],
         Some("fails") => vec![Step::Reset],

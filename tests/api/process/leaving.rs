@@ -18,7 +18,7 @@ use crate::support::{
     app::{PASSWORD, message},
     database::TestDatabase,
     process::{Server, run},
-    upstream::{Step, Upstream, delta, finish, newest, stream_head},
+    upstream::{Step, Upstream, delta, finish, stream_head},
 };
 use secrecy::ExposeSecret as _;
 
@@ -89,7 +89,7 @@ struct Program {
 
 impl Program {
     async fn start() -> Program {
-        let upstream = Upstream::answering(|request| match newest(request).as_str() {
+        let upstream = Upstream::answering(|request| match request.question() {
             "short" => vec![stream_head(), delta("Good evening."), finish()],
             "silent" => vec![stream_head(), Step::Hang],
             "pieces" => {
@@ -309,7 +309,7 @@ async fn clients_that_leave_leave_nothing_behind() {
 
     // Every provider that had no end was hung up on.
     let received = p.upstream.take_received();
-    let endless = received.iter().filter(|request| newest(request) != "short").count();
+    let endless = received.iter().filter(|request| request.question() != "short").count();
     let deadline = Instant::now() + PATIENCE;
     while p.upstream.hung_up() < endless {
         assert!(Instant::now() < deadline, "{} of {endless} were hung up on", p.upstream.hung_up());

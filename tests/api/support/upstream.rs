@@ -41,11 +41,11 @@ pub struct Received {
 }
 
 impl Received {
-    /// The message that is to be answered.
+    /// The last paragraph that was said: the newest message, where that is one paragraph. Whatever before it was never answered
+    /// is joined with it.
     pub fn question(&self) -> &str {
         let last = self.body["messages"].as_array().and_then(|messages| messages.last());
         let content = last.and_then(|message| message["content"].as_str()).unwrap_or_default();
-        // One before it that was never answered is joined with it.
         content.rsplit("\n\n").next().unwrap_or_default()
     }
 
@@ -249,11 +249,6 @@ pub fn json_answer(status: &str, headers: &str, body: &Value) -> Step {
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
     ))
-}
-
-/// The newest message of a request.
-pub fn newest(request: &Received) -> String {
-    request.question().to_owned()
 }
 
 /// One piece of text.
