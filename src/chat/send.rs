@@ -208,7 +208,8 @@ impl Chat {
         let tokens = prompt::estimate(&companion.prompt).saturating_add(prompt::estimate(&message.text));
         let budget = |candidate: &NamedProvider| {
             let model = candidate.provider.model();
-            self.ratios.of(&model.name).estimated(model.budget())
+            // What others wrote may let a longer message through, and never has one refused.
+            self.ratios.of(&model.name).estimated(model.budget()).max(model.budget())
         };
         let widest = self.parts().route.iter().map(budget).max();
         if widest.is_some_and(|widest| tokens <= widest) {

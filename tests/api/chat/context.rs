@@ -139,6 +139,20 @@ async fn a_model_that_counts_more_tokens_is_told_less_from_then_on() {
     }
 }
 
+/// The ratio is everybody's, and who writes what has many tokens has moved it.
+#[tokio::test]
+async fn nobodys_message_is_refused_for_what_others_wrote() {
+    let upstream = Upstream::answering(|request| counting(request, 4)).await;
+    let t = TestApp::with(&small(&upstream, "2000")).await;
+    let (ann, bob) = (t.sign_up("ann@example.com").await, t.sign_up("bob@example.com").await);
+    for n in 0..10 {
+        ann.say(&t, "c", &format!("m{n}"), "odd").await.ok();
+    }
+    // The window leaves 1,700 tokens, of which the persona has 7.
+    bob.say(&t, "c", "m1", &tokens(1_600)).await.ok();
+    bob.say(&t, "c", "m2", &tokens(1_800)).await.invalid("/message/parts", "too_long");
+}
+
 #[tokio::test]
 async fn a_prompt_that_is_too_long_is_cut_in_half_once() {
     let count = AtomicUsize::new(0);
