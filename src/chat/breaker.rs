@@ -1,9 +1,9 @@
 //! When a provider is left alone for a while: a circuit breaker.
 //!
 //! [`Breaker`] is the rule, pure and told the time; [`SharedBreaker`] is one in use, by every reply of this process. It counts
-//! the newest outcomes, not time: a quiet service opens it as a busy one does. Only what the provider does wrong counts. What
-//! somebody's message can provoke, such as a refusal, does not, else one customer could close a provider for all. Some failures
-//! can be provoked and look like the provider's; so one user's count for no more than half of what opens it.
+//! the newest outcomes, not time: a quiet service opens it as a busy one does. What a message is refused for counts neither way,
+//! else one customer could close a provider for all, or hide that it is out of order. Failures that can be a message's doing as
+//! well as the provider's are doubtful: one user's count for no more than half of what opens it. All others count fully.
 
 use std::{
     collections::VecDeque,
@@ -17,9 +17,9 @@ use uuid::Uuid;
 /// What the operator decides about breakers.
 #[derive(Clone, Copy, Debug)]
 pub struct BreakerSettings {
-    /// So many failures among the newest outcomes open it; 0 never does.
+    /// So many failures among the newest outcomes open it, at least 2; 0 never does.
     pub failures: u32,
-    /// How many of the newest outcomes are looked at, at most [`MAX_WINDOW`].
+    /// How many of the newest outcomes are looked at, from 1 to [`MAX_WINDOW`].
     pub window: u32,
     /// How long it stays open before one attempt is let through as a probe.
     pub pause: Duration,
@@ -31,9 +31,13 @@ pub const MAX_WINDOW: u32 = 64;
 /// What an attempt says about a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It answered, be it with a refusal.
+    /// It answered.
     Good,
-    /// It failed.
+    /// It refused what was asked, which a message can bring about. It lives, and more is not known.
+    Alive,
+    /// It failed, which a message can bring about, too.
+    Doubtful,
+    /// It failed, whatever was asked.
     Bad,
     /// Nothing: we broke off.
     Unknown,
@@ -43,15 +47,24 @@ pub enum Health {
 ///
 /// Closed, it lets everything through and counts. Open, it lets nothing through until the pause is over. Then one attempt is
 /// let through, the probe: the first sign of life closes it with nothing counted, a failure opens it again, and a probe
-/// that is given up makes room for the next. Whoever's probe has failed does not get the next one at once.
+/// that is given up makes room for the next. Whoever's probe has come to nothing does not get the next one at once.
 #[derive(Debug)]
 pub struct Breaker {
     settings: BreakerSettings,
     state: State,
-    /// The newest outcomes since it was closed, the newest last; for a failure whose reply it was.
-    outcomes: VecDeque<Option<Uuid>>,
+    /// The newest outcomes that counted since it was closed, the newest last. A user's doubtful failures beyond their share do
+    /// not stand here.
+    outcomes: VecDeque<Counted>,
     /// Counts the changes of state: what was let through before the last one says nothing any more.
     epoch: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    Good,
+    Bad,
+    /// And whose reply it was.
+    Doubtful(Uuid),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +72,7 @@ enum State {
     Closed,
     Open {
         until: Instant,
-        /// Whose probe has failed.
+        /// Whose probe has failed or was given up.
         failed: Option<Uuid>,
     },
     Probing,
@@ -122,40 +135,44 @@ impl Breaker {
             return;
         }
         match (self.state, health) {
-            (State::Closed, Health::Unknown) | (State::Open { .. }, _) => {}
-            (State::Closed, Health::Good) => self.note(None),
-            (State::Closed, Health::Bad) => {
-                if self.failures_of(permit.owner) < self.most_of_one() {
-                    self.note(Some(permit.owner));
-                }
-                let failures = self.outcomes.iter().flatten().count();
-                if self.settings.failures > 0 && is_at_least(failures, self.settings.failures) {
-                    self.change(State::Open { until: self.after_pause(now), failed: None });
+            (State::Closed, Health::Unknown | Health::Alive) | (State::Open { .. }, _) => {}
+            (State::Closed, Health::Good) => self.note(Counted::Good, now),
+            (State::Closed, Health::Bad) => self.note(Counted::Bad, now),
+            (State::Closed, Health::Doubtful) => {
+                let doubtful = Counted::Doubtful(permit.owner);
+                if self.count(|counted| counted == doubtful) < self.most_of_one() {
+                    self.note(doubtful, now);
                 }
             }
-            (State::Probing, Health::Good) => self.change(State::Closed),
-            (State::Probing, Health::Bad) => {
+            (State::Probing, Health::Good | Health::Alive) => self.change(State::Closed),
+            (State::Probing, Health::Bad | Health::Doubtful) => {
                 self.change(State::Open { until: self.after_pause(now), failed: Some(permit.owner) });
             }
-            (State::Probing, Health::Unknown) => self.change(State::Open { until: now, failed: None }),
+            (State::Probing, Health::Unknown) => {
+                self.change(State::Open { until: now, failed: Some(permit.owner) });
+            }
         }
     }
 
-    fn note(&mut self, outcome: Option<Uuid>) {
+    fn note(&mut self, outcome: Counted, now: Instant) {
         self.outcomes.push_back(outcome);
-        while !self.outcomes.is_empty() && !fits(self.outcomes.len(), self.settings.window) {
+        while self.count(|_| true) > self.settings.window {
             self.outcomes.pop_front();
         }
+        let failures = self.count(|counted| counted != Counted::Good);
+        if self.settings.failures > 0 && failures >= self.settings.failures {
+            self.change(State::Open { until: self.after_pause(now), failed: None });
+        }
     }
 
-    fn failures_of(&self, owner: Uuid) -> u32 {
-        let count = self.outcomes.iter().flatten().filter(|of| **of == owner).count();
+    fn count(&self, which: impl Fn(Counted) -> bool) -> u32 {
+        let count = self.outcomes.iter().filter(|counted| which(**counted)).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// How many failures of one user count.
+    /// How many doubtful failures of one user count.
     fn most_of_one(&self) -> u32 {
-        self.settings.failures.div_euclid(2).max(1)
+        self.settings.failures.div_euclid(2)
     }
 
     fn after_pause(&self, from: Instant) -> Instant {
@@ -167,14 +184,6 @@ impl Breaker {
         self.state = state;
         self.outcomes.clear();
     }
-}
-
-fn is_at_least(count: usize, wanted: u32) -> bool {
-    u32::try_from(count).is_ok_and(|count| count >= wanted)
-}
-
-fn fits(count: usize, window: u32) -> bool {
-    u32::try_from(count).is_ok_and(|count| count <= window.clamp(1, MAX_WINDOW))
 }
 
 /// The breaker of one provider.

@@ -119,9 +119,13 @@ pub enum ProviderError {
     /// A time limit passed.
     #[error("the provider was too slow: {0}")]
     TimedOut(TimeLimit),
-    /// The provider did not accept the key, the model or the account. Only an operator can mend it.
+    /// The provider did not accept the key, the model or the account (401, 404). Only an operator can mend it.
     #[error("the provider refused the configured account or model: {0}")]
     Misconfigured(String),
+    /// The provider forbids it (403): the account may not use the model, or it does not like the message. Vendors use one
+    /// status for both.
+    #[error("the provider forbids the request: {0}")]
+    Forbidden(String),
     /// The account at the provider is used up. Waiting does not help; only an operator can mend it.
     #[error("the account at the provider is used up: {0}")]
     OutOfCredit(String),
@@ -150,6 +154,43 @@ pub enum ProviderError {
     /// The provider could not be reached; nothing was sent.
     #[error("the provider could not be reached: {0}")]
     Unreachable(String),
+}
+
+/// Whose doing a failure can be, which decides what it says about the provider and whether it is free without end
+/// (docs/adr/0023).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A message's: the provider is well and refuses it.
+    Message,
+    /// The provider's, or that of a message which was written so that its reply ends like this.
+    Either,
+    /// The provider's or its operator's, whatever was asked.
+    Provider,
+}
+
+impl ProviderError {
+    /// Whose doing it can be.
+    pub fn cause(&self) -> Cause {
+        match self {
+            ProviderError::Declined
+            | ProviderError::PromptTooLong
+            | ProviderError::Rejected(_)
+            | ProviderError::Forbidden(_) => Cause::Message,
+            // Such as thoughts without end, and a prompt that a server breaks off at.
+            ProviderError::TimedOut(
+                TimeLimit::Headers | TimeLimit::FirstToken | TimeLimit::Idle | TimeLimit::Total,
+            )
+            | ProviderError::Truncated
+            | ProviderError::Protocol(_)
+            | ProviderError::Lost(_) => Cause::Either,
+            ProviderError::TimedOut(TimeLimit::Connect)
+            | ProviderError::Busy { .. }
+            | ProviderError::OutOfCredit(_)
+            | ProviderError::Misconfigured(_)
+            | ProviderError::Failed(_)
+            | ProviderError::Unreachable(_) => Cause::Provider,
+        }
+    }
 }
 
 /// The time limits of one reply.

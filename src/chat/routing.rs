@@ -3,9 +3,9 @@
 //! After a word nobody else is asked: two models' halves are no reply. Before it, what may be done depends on whether the
 //! provider may already have worked, because a request that is sent again is billed again: neither vendor documents idempotency
 //! keys for chat. So the *same* provider is asked again only where nothing was sent or where it said itself that it did not
-//! answer, and once with half of a prompt that it called too long. Where the answer was lost on the way or did not come in time, only the *next* provider is asked. A message is
-//! thereby paid for at most once at each provider of the route. The decision is docs/adr/0020; docs/faults.md lists what comes
-//! of it.
+//! answer, and once with half of a prompt that it called too long. Where the answer was lost on the way or did not come in time,
+//! only the *next* provider is asked. A message is thereby paid for at most once at each provider of the route. The decision is
+//! docs/adr/0020; docs/faults.md lists what comes of it.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{
     Chat, NamedProvider,
     breaker::{Health, IsOpen, Pass},
     pinning,
-    provider::{FinishReason, ProviderError},
+    provider::{Cause, FinishReason, ProviderError},
     relay::Tally,
     supervisor::{Ending, Task},
 };
@@ -71,7 +71,8 @@ impl RetrySettings {
     }
 }
 
-/// Whether the same provider may be asked again: nothing was sent, or it said itself that it did not answer.
+/// Whether the same provider may be asked again: nothing was sent, or it said itself that it did not answer. Another question
+/// than [`ProviderError::cause`]: a refused account is the provider's doing, and is refused again.
 fn may_be_repeated(error: &ProviderError) -> bool {
     use super::provider::TimeLimit::Connect;
 
@@ -82,6 +83,7 @@ fn may_be_repeated(error: &ProviderError) -> bool {
         | ProviderError::TimedOut(Connect) => true,
         ProviderError::TimedOut(_)
         | ProviderError::Misconfigured(_)
+        | ProviderError::Forbidden(_)
         | ProviderError::OutOfCredit(_)
         | ProviderError::Rejected(_)
         | ProviderError::PromptTooLong
@@ -94,31 +96,43 @@ fn may_be_repeated(error: &ProviderError) -> bool {
 
 /// What the breaker learns, and the metrics' name of it.
 fn judge(ending: &Ending, has_text: bool) -> (&'static str, Health) {
-    use Health::{Bad, Good, Unknown};
+    use Health::{Alive, Bad, Doubtful, Good, Unknown};
 
     match ending {
         Ending::Finished(_) if has_text => ("ok", Good),
         Ending::Finished(FinishReason::ContentFilter) => ("declined", Good),
         Ending::Finished(_) => ("empty", Good),
-        Ending::Failed(error) => match error {
-            ProviderError::Busy { .. } => ("busy", Bad),
-            ProviderError::OutOfCredit(_) => ("out_of_credit", Bad),
-            ProviderError::TimedOut(_) => ("timed_out", Bad),
-            ProviderError::Failed(_) => ("failed", Bad),
-            ProviderError::Unreachable(_) => ("unreachable", Bad),
-            ProviderError::Lost(_) => ("lost", Bad),
-            ProviderError::Truncated => ("truncated", Bad),
-            ProviderError::Protocol(_) => ("protocol", Bad),
-            // Somebody's message can bring these about.
-            ProviderError::Misconfigured(_) => ("misconfigured", Good),
-            ProviderError::Rejected(_) => ("rejected", Good),
-            ProviderError::PromptTooLong => ("prompt_too_long", Good),
-            ProviderError::Declined => ("declined", Good),
-        },
+        Ending::Failed(error) => {
+            let health = match error.cause() {
+                Cause::Message => Alive,
+                Cause::Either => Doubtful,
+                Cause::Provider => Bad,
+            };
+            (name_of(error), health)
+        }
         Ending::Refused => ("refused", Good),
         Ending::Fault | Ending::Stopped | Ending::Deserted | Ending::Drained | Ending::Lost => {
             ("dropped", Unknown)
         }
+    }
+}
+
+/// What the metrics call an error.
+fn name_of(error: &ProviderError) -> &'static str {
+    match error {
+        ProviderError::Busy { .. } => "busy",
+        ProviderError::OutOfCredit(_) => "out_of_credit",
+        ProviderError::TimedOut(_) => "timed_out",
+        ProviderError::Failed(_) => "failed",
+        ProviderError::Unreachable(_) => "unreachable",
+        ProviderError::Lost(_) => "lost",
+        ProviderError::Truncated => "truncated",
+        ProviderError::Protocol(_) => "protocol",
+        ProviderError::Misconfigured(_) => "misconfigured",
+        ProviderError::Forbidden(_) => "forbidden",
+        ProviderError::Rejected(_) => "rejected",
+        ProviderError::PromptTooLong => "prompt_too_long",
+        ProviderError::Declined => "declined",
     }
 }
 
@@ -278,6 +292,7 @@ mod tests {
             (ProviderError::Truncated, false),
             (ProviderError::Protocol(text()), false),
             (ProviderError::Misconfigured(text()), false),
+            (ProviderError::Forbidden(text()), false),
             (ProviderError::OutOfCredit(text()), false),
             (ProviderError::Rejected(text()), false),
             (ProviderError::PromptTooLong, false),
@@ -293,20 +308,36 @@ mod tests {
         assert_eq!([1, 2, 3, 4, 5, u32::MAX].map(again), [true, true, true, false, false, false]);
     }
 
-    /// Else one customer could close a provider for all.
+    /// Else one customer could close a provider for all, or keep one open that is out of order.
     #[test]
-    fn what_a_message_can_provoke_does_not_count_against_a_provider() {
-        for error in [
-            ProviderError::Declined,
-            ProviderError::PromptTooLong,
-            ProviderError::Rejected(String::new()),
-            ProviderError::Misconfigured(String::new()),
+    fn what_a_message_can_provoke_says_less_of_a_provider() {
+        use Health::{Alive, Bad, Doubtful, Good, Unknown};
+
+        let text = String::new;
+        for (error, health) in [
+            (ProviderError::Declined, Alive),
+            (ProviderError::PromptTooLong, Alive),
+            (ProviderError::Rejected(text()), Alive),
+            (ProviderError::Forbidden(text()), Alive),
+            (ProviderError::TimedOut(TimeLimit::Headers), Doubtful),
+            (ProviderError::TimedOut(TimeLimit::FirstToken), Doubtful),
+            (ProviderError::TimedOut(TimeLimit::Idle), Doubtful),
+            (ProviderError::TimedOut(TimeLimit::Total), Doubtful),
+            (ProviderError::Truncated, Doubtful),
+            (ProviderError::Protocol(text()), Doubtful),
+            (ProviderError::Lost(text()), Doubtful),
+            (ProviderError::TimedOut(TimeLimit::Connect), Bad),
+            (ProviderError::Unreachable(text()), Bad),
+            (ProviderError::Failed(text()), Bad),
+            (ProviderError::Misconfigured(text()), Bad),
+            (ProviderError::OutOfCredit(text()), Bad),
+            (busy(None), Bad),
         ] {
-            assert_eq!(judge(&Ending::Failed(error), false).1, Health::Good);
+            assert_eq!(judge(&Ending::Failed(error.clone()), false).1, health, "{error}");
         }
-        assert_eq!(judge(&Ending::Finished(FinishReason::ContentFilter), false), ("declined", Health::Good));
-        assert_eq!(judge(&Ending::Failed(ProviderError::Truncated), true), ("truncated", Health::Bad));
-        assert_eq!(judge(&Ending::Fault, false).1, Health::Unknown, "ours");
+        assert_eq!(judge(&Ending::Finished(FinishReason::ContentFilter), false), ("declined", Good));
+        assert_eq!(judge(&Ending::Failed(ProviderError::Truncated), true), ("truncated", Doubtful));
+        assert_eq!(judge(&Ending::Fault, false).1, Unknown, "ours");
     }
 
     proptest! {

@@ -297,7 +297,7 @@ enum GiveBack {
     Always,
     /// Only so often a day.
     AsAFreeStop,
-    /// Only so often a day, too: the message can have brought it about, and the vendor was paid.
+    /// Only so often a day, too: the message can have brought it about, and most such replies are paid for at the vendor.
     AsAFreeFailure,
 }
 
@@ -311,7 +311,8 @@ struct Verdict {
 }
 
 impl Verdict {
-    /// Nothing that was delivered is given back, and what was not delivered is.
+    /// Nothing that was delivered is given back. What was not delivered is, but only so often where the sender can bring that
+    /// about.
     fn of(ending: &Ending, has_text: bool) -> Verdict {
         let failed = |failure| {
             let status = if has_text { MessageStatus::Interrupted } else { MessageStatus::Failed };
@@ -334,7 +335,7 @@ impl Verdict {
             (true, _) => GiveBack::No,
             // Leaving is a way to stop.
             (false, Ending::Stopped | Ending::Deserted) => GiveBack::AsAFreeStop,
-            (false, ending) if can_be_provoked(ending) => GiveBack::AsAFreeFailure,
+            (false, ending) if ending.can_be_provoked() => GiveBack::AsAFreeFailure,
             (false, _) => GiveBack::Always,
         };
         let retry_after = match ending {
@@ -345,27 +346,13 @@ impl Verdict {
     }
 }
 
-/// Whether a message can be written so that its reply ends like this without a word.
-fn can_be_provoked(ending: &Ending) -> bool {
-    matches!(
-        ending,
-        Ending::Finished(_)
-            | Ending::Refused
-            | Ending::Failed(
-                ProviderError::Declined
-                    | ProviderError::PromptTooLong
-                    | ProviderError::Rejected(_)
-                    | ProviderError::TimedOut(_)
-            )
-    )
-}
-
 fn failure_of(error: &ProviderError) -> Failure {
     match error {
         ProviderError::TimedOut(_) => Failure::TooSlow,
         ProviderError::Busy { .. } | ProviderError::OutOfCredit(_) => Failure::Busy,
         ProviderError::Declined => Failure::Declined,
         ProviderError::Misconfigured(_)
+        | ProviderError::Forbidden(_)
         | ProviderError::PromptTooLong
         | ProviderError::Rejected(_)
         | ProviderError::Truncated
@@ -425,37 +412,46 @@ mod tests {
 
     #[test]
     fn what_an_ending_means() {
+        use Failure::{BrokenOff, Busy, Declined, Failed as NoReply, Fault, TooSlow};
+        use GiveBack::{Always, AsAFreeFailure, AsAFreeStop};
         use MessageStatus::{Complete, Failed, Interrupted, Stopped};
+        use TimeLimit::{Connect, FirstToken, Headers, Idle, Total};
 
-        let busy = || ProviderError::Busy { detail: String::new(), retry_after: None };
-        for (ending, with_text, without_text, failure) in [
-            (Ending::Finished(FinishReason::Stop), Complete, Failed, Some(Failure::Failed)),
-            (Ending::Finished(FinishReason::ContentFilter), Complete, Failed, Some(Failure::Declined)),
-            (Ending::Failed(busy()), Interrupted, Failed, Some(Failure::Busy)),
-            (Ending::Failed(ProviderError::Truncated), Interrupted, Failed, Some(Failure::Failed)),
-            (
-                Ending::Failed(ProviderError::TimedOut(TimeLimit::Idle)),
-                Interrupted,
-                Failed,
-                Some(Failure::TooSlow),
-            ),
-            (Ending::Refused, Interrupted, Failed, Some(Failure::Declined)),
-            (Ending::Deserted, Interrupted, Failed, Some(Failure::BrokenOff)),
-            (Ending::Drained, Interrupted, Failed, Some(Failure::BrokenOff)),
-            (Ending::Stopped, Stopped, Stopped, None),
+        let text = String::new;
+        let finished =
+            |reason, failure| (Ending::Finished(reason), Complete, Failed, failure, AsAFreeFailure);
+        let failed = |error, failure, back| (Ending::Failed(error), Interrupted, Failed, failure, back);
+        let broken = |ending, failure, back| (ending, Interrupted, Failed, failure, back);
+        for (ending, with_text, without_text, failure, back) in [
+            finished(FinishReason::Stop, Some(NoReply)),
+            finished(FinishReason::ContentFilter, Some(Declined)),
+            failed(ProviderError::Declined, Some(Declined), AsAFreeFailure),
+            failed(ProviderError::PromptTooLong, Some(NoReply), AsAFreeFailure),
+            failed(ProviderError::Rejected(text()), Some(NoReply), AsAFreeFailure),
+            failed(ProviderError::Forbidden(text()), Some(NoReply), AsAFreeFailure),
+            failed(ProviderError::Truncated, Some(NoReply), AsAFreeFailure),
+            failed(ProviderError::Protocol(text()), Some(NoReply), AsAFreeFailure),
+            failed(ProviderError::Lost(text()), Some(NoReply), AsAFreeFailure),
+            failed(ProviderError::TimedOut(Headers), Some(TooSlow), AsAFreeFailure),
+            failed(ProviderError::TimedOut(FirstToken), Some(TooSlow), AsAFreeFailure),
+            failed(ProviderError::TimedOut(Idle), Some(TooSlow), AsAFreeFailure),
+            failed(ProviderError::TimedOut(Total), Some(TooSlow), AsAFreeFailure),
+            failed(ProviderError::TimedOut(Connect), Some(TooSlow), Always),
+            failed(ProviderError::Unreachable(text()), Some(NoReply), Always),
+            failed(ProviderError::Failed(text()), Some(NoReply), Always),
+            failed(ProviderError::Misconfigured(text()), Some(NoReply), Always),
+            failed(ProviderError::OutOfCredit(text()), Some(Busy), Always),
+            failed(ProviderError::Busy { detail: text(), retry_after: None }, Some(Busy), Always),
+            broken(Ending::Refused, Some(Declined), AsAFreeFailure),
+            broken(Ending::Fault, Some(Fault), Always),
+            broken(Ending::Drained, Some(BrokenOff), Always),
+            broken(Ending::Deserted, Some(BrokenOff), AsAFreeStop),
+            (Ending::Stopped, Stopped, Stopped, None, AsAFreeStop),
         ] {
             let spoken = Verdict::of(&ending, true);
             assert_eq!((spoken.status, spoken.give_back), (with_text, GiveBack::No));
             let silent = Verdict::of(&ending, false);
-            assert_eq!((silent.status, silent.failure), (without_text, failure));
-            let back = match ending {
-                Ending::Stopped | Ending::Deserted => GiveBack::AsAFreeStop,
-                Ending::Finished(_) | Ending::Refused | Ending::Failed(ProviderError::TimedOut(_)) => {
-                    GiveBack::AsAFreeFailure
-                }
-                _ => GiveBack::Always,
-            };
-            assert_eq!(silent.give_back, back);
+            assert_eq!((silent.status, silent.failure, silent.give_back), (without_text, failure, back));
         }
     }
 }

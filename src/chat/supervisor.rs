@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::{
     Chat, Companion, Outcome, Usage,
     generation::Generation,
-    provider::{FinishReason, ProviderError, TimeLimit},
+    provider::{Cause, FinishReason, ProviderError, TimeLimit},
     relay::Tally,
     service::body_place,
     store,
@@ -77,6 +77,20 @@ pub enum Ending {
     Drained,
     /// Another instance has settled it.
     Lost,
+}
+
+impl Ending {
+    /// Whether a message can be written so that its reply ends like this without a word.
+    pub fn can_be_provoked(&self) -> bool {
+        match self {
+            Ending::Finished(_) | Ending::Refused => true,
+            Ending::Failed(error) => match error.cause() {
+                Cause::Message | Cause::Either => true,
+                Cause::Provider => false,
+            },
+            Ending::Fault | Ending::Stopped | Ending::Deserted | Ending::Drained | Ending::Lost => false,
+        }
+    }
 }
 
 impl Chat {

@@ -48,6 +48,11 @@ fn breaker(r: &mut Reader) -> Option<BreakerSettings> {
     let window = r.number("chat.breaker_window", 1, MAX_WINDOW);
     let pause = r.duration("chat.breaker_pause");
     let (failures, window) = (failures?, window?);
+    if failures == 1 {
+        // One user's doubtful failures count for at most half of what opens it.
+        r.fault("chat.breaker_failures", "is 1; it must be 0, which is never, or at least 2");
+        return None;
+    }
     if failures > window {
         r.fault("chat.breaker_failures", "is more than chat.breaker_window");
         return None;

@@ -109,6 +109,8 @@ fn settings_of_the_route_are_judged_together() {
     assert_eq!(twice, ["DM__CHAT__ROUTE names “main” twice"]);
     let never = faults(&[("DM__CHAT__BREAKER_FAILURES", "11")]);
     assert_eq!(never, ["DM__CHAT__BREAKER_FAILURES is more than chat.breaker_window"]);
+    let once = faults(&[("DM__CHAT__BREAKER_FAILURES", "1")]);
+    assert_eq!(once, ["DM__CHAT__BREAKER_FAILURES is 1; it must be 0, which is never, or at least 2"]);
     assert_eq!(faults(&[("DM__CHAT__IDLE_TIMEOUT", "0s")]).len(), 1);
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-use Health::{Bad, Good, Unknown};
+use Health::{Alive, Bad, Doubtful, Good, Unknown};
 
 const SETTINGS: BreakerSettings = BreakerSettings { failures: 3, window: 5, pause: Duration::from_secs(15) };
 
@@ -58,6 +58,10 @@ fn so_many_failures_among_the_newest_open_it() {
         (&[Bad, Bad, Good, Good, Good, Bad], false),
         (&[Bad, Unknown, Bad, Unknown, Unknown, Unknown, Unknown, Bad], true),
         (&[Unknown, Unknown, Unknown, Unknown], false),
+        (&[Bad, Alive, Bad, Alive, Alive, Alive, Alive, Bad], true),
+        (&[Alive, Alive, Alive, Alive], false),
+        (&[Doubtful, Bad, Doubtful], true),
+        (&[Doubtful, Good, Good, Bad, Good, Bad], false),
     ] {
         let mut clocked = Clocked::new(SETTINGS);
         for outcome in outcomes {
@@ -69,8 +73,9 @@ fn so_many_failures_among_the_newest_open_it() {
 
 #[test]
 fn the_widest_and_the_narrowest_window() {
-    let mut narrow = Clocked::new(BreakerSettings { failures: 1, window: 1, ..SETTINGS });
+    let mut narrow = Clocked::new(BreakerSettings { failures: 2, window: 2, ..SETTINGS });
     narrow.attempt(Good);
+    narrow.attempt(Bad);
     narrow.attempt(Bad);
     assert!(narrow.wait().is_some());
 
@@ -104,7 +109,7 @@ fn one_user_opens_none_and_keeps_none_open() {
     let (mut breaker, now) = (Breaker::new(settings), Instant::now());
     let fail = |breaker: &mut Breaker, owner: Uuid, now: Instant| {
         let permit = breaker.admit(owner, now).expect("it lets them through");
-        breaker.record(&permit, Bad, now);
+        breaker.record(&permit, Doubtful, now);
     };
     for _ in 0..100 {
         fail(&mut breaker, ann, now);
@@ -121,8 +126,23 @@ fn one_user_opens_none_and_keeps_none_open() {
     let due = due + settings.pause;
     assert_eq!(breaker.admit(ann, due).unwrap_err().wait, settings.pause, "others go first");
     let probe = breaker.admit(bob, due).unwrap();
-    breaker.record(&probe, Good, due);
+    breaker.record(&probe, Unknown, due);
+    assert_eq!(breaker.admit(bob, due).unwrap_err().wait, settings.pause, "also after one that is given up");
+    let probe = breaker.admit(carl, due).unwrap();
+    breaker.record(&probe, Alive, due);
     assert!(breaker.is_closed());
+}
+
+/// Where one person writes, nobody else finds out.
+#[test]
+fn failures_that_no_message_can_bring_about_count_whoever_met_them() {
+    let (mut breaker, now) = (Breaker::new(SETTINGS), Instant::now());
+    for health in [Doubtful, Doubtful, Doubtful, Bad, Bad] {
+        assert!(breaker.is_closed());
+        let permit = breaker.admit(Uuid::nil(), now).unwrap();
+        breaker.record(&permit, health, now);
+    }
+    assert!(!breaker.is_closed());
 }
 
 #[test]
@@ -188,22 +208,23 @@ async fn a_pass_is_counted_however_it_ends() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let counted = recorder.handle();
     let _recording = metrics::set_default_local_recorder(&recorder);
-    let settings = BreakerSettings { failures: 1, window: 1, pause: Duration::ZERO };
+    let settings = BreakerSettings { failures: 2, window: 2, pause: Duration::ZERO };
     let breaker = SharedBreaker::new("p", settings);
     let is_counted = |what: &str| counted.render().lines().any(|line| line == what);
     assert!(is_counted(r#"chat_breaker_state{provider="p"} 0"#));
 
+    breaker.admit(Uuid::nil()).unwrap().end("busy", Bad);
     breaker.admit(Uuid::nil()).unwrap().end("busy", Bad);
     assert!(is_counted(r#"chat_breaker_state{provider="p"} 2"#));
     let probe = breaker.admit(Uuid::nil()).unwrap();
     assert!(is_counted(r#"chat_breaker_state{provider="p"} 1"#));
     assert!(breaker.admit(Uuid::nil()).is_err());
     drop(probe);
-    let mut probe = breaker.admit(Uuid::nil()).expect("dropped is given up");
+    let mut probe = breaker.admit(Uuid::max()).expect("dropped is given up");
     probe.has_answered();
     assert!(is_counted(r#"chat_breaker_state{provider="p"} 0"#));
     probe.end("ok", Good);
-    for (outcome, times) in [("busy", 1), ("skipped", 1), ("dropped", 1), ("ok", 1)] {
+    for (outcome, times) in [("busy", 2), ("skipped", 1), ("dropped", 1), ("ok", 1)] {
         let line = format!(r#"chat_attempts_total{{provider="p",outcome="{outcome}"}} {times}"#);
         assert!(is_counted(&line), "{line}\n{}", counted.render());
     }
@@ -219,7 +240,9 @@ enum Act {
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let index = any::<prop::sample::Index>;
-    let health = prop_oneof![1 => Just(Good), 3 => Just(Bad), 1 => Just(Unknown)];
+    let health = prop_oneof![
+        1 => Just(Good), 1 => Just(Alive), 2 => Just(Bad), 2 => Just(Doubtful), 1 => Just(Unknown)
+    ];
     let act = prop_oneof![
         4 => Just(Act::Admit),
         1 => index().prop_map(Act::Answer),
@@ -256,7 +279,7 @@ proptest! {
                     clocked.breaker.record(&permit, health, clocked.now);
                     let now_closed = matches!(clocked.breaker.state, State::Closed);
                     if is_probe {
-                        prop_assert_eq!(now_closed, health == Good, "a probe decides");
+                        prop_assert_eq!(now_closed, matches!(health, Good | Alive), "a probe decides");
                     } else if !matches!(before, State::Closed) {
                         prop_assert_eq!(clocked.breaker.state, before, "nobody else does");
                     }

@@ -145,9 +145,8 @@ impl Wire for Messages {
         match complaint.name().as_str() {
             "overloaded_error" | "rate_limit_error" => complaint.busy(),
             "billing_error" => ProviderError::OutOfCredit(complaint.detail()),
-            "authentication_error" | "permission_error" | "not_found_error" => {
-                ProviderError::Misconfigured(complaint.detail())
-            }
+            "authentication_error" | "not_found_error" => ProviderError::Misconfigured(complaint.detail()),
+            "permission_error" => ProviderError::Forbidden(complaint.detail()),
             "request_too_large" => ProviderError::PromptTooLong,
             // One name for many things: only the message tells them apart.
             "invalid_request_error" if complaint.says(&["prompt is too long", "exceed context limit"]) => {

@@ -69,7 +69,8 @@ impl<'a> Complaint<'a> {
     /// What the status alone means, where the name does not say more.
     pub fn by_status(&self) -> ProviderError {
         match self.status {
-            Some(401 | 403 | 404) => ProviderError::Misconfigured(self.detail()),
+            Some(401 | 404) => ProviderError::Misconfigured(self.detail()),
+            Some(403) => ProviderError::Forbidden(self.detail()),
             Some(402) => ProviderError::OutOfCredit(self.detail()),
             Some(429 | 503 | 529) => self.busy(),
             // 524 is what Cloudflare says for 504.

@@ -205,6 +205,7 @@ fn statuses() -> Vec<Fault> {
         fault("529 again and again", 2, busy, |_| refuses("529 Overloaded", "overloaded")),
         fault("504", 1, failed, |_| refuses("504 Gateway Timeout", "")),
         fault("401", 1, failed, |_| refuses("401 Unauthorized", "invalid_api_key")),
+        fault("403", 1, failed, |_| refuses("403 Forbidden", "")),
         fault("404, no such model", 1, failed, |_| refuses("404 Not Found", "model_not_found")),
         fault("400", 1, failed, |_| refuses("400 Bad Request", "invalid_value")),
         fault("400, the prompt is too long", 1, failed, |_| {

@@ -186,13 +186,33 @@ async fn a_reply_is_measured_and_its_words_are_not() {
 /// The last failure before it is left alone is not waited on.
 #[tokio::test]
 async fn nobody_waits_for_one_that_is_left_alone() {
-    let busy = Upstream::start(refusal("503 Busy", "retry-after: 10\r\n")).await;
+    let busy = |seconds: &str| refusal("503 Busy", &format!("retry-after: {seconds}\r\n"));
+    let busy = in_turn(vec![busy("86400"), busy("10")]).await;
     let good = Upstream::start(reply("from the second")).await;
-    let settings = [("DM__CHAT__BREAKER_FAILURES", "1"), ("DM__CHAT__TOTAL_TIMEOUT", "9s")];
+    let settings = [("DM__CHAT__BREAKER_FAILURES", "2"), ("DM__CHAT__TOTAL_TIMEOUT", "9s")];
     let t = TestApp::routed(&route(&[("busy", &busy), ("good", &good)]), &settings).await;
     let ann = t.sign_up("ann@example.com").await;
-    assert_eq!(say(&t, &ann, 1).await.ok()["message"]["parts"][0]["text"], "from the second");
-    assert_eq!((busy.asked(), good.asked()), (1, 1));
+    for n in [1, 2] {
+        assert_eq!(say(&t, &ann, n).await.ok()["message"]["parts"][0]["text"], "from the second");
+    }
+    assert_eq!((busy.asked(), good.asked()), (2, 2));
+}
+
+/// Else a service with one customer would ask a provider that is gone each time.
+#[tokio::test]
+async fn one_persons_messages_find_out_that_a_provider_is_gone_but_not_that_it_breaks_off() {
+    for (answer, asked) in
+        [(refusal("500 Oops", ""), 2), (refusal("401 Unauthorized", ""), 2), (vec![Step::Reset], 4)]
+    {
+        let first = Upstream::start(answer).await;
+        let good = Upstream::start(reply("from the second")).await;
+        let t = TestApp::routed(&route(&[("first", &first), ("good", &good)]), &EAGER).await;
+        let ann = t.sign_up("ann@example.com").await;
+        for n in 0..4 {
+            say(&t, &ann, n).await.ok();
+        }
+        assert_eq!((first.asked(), good.asked()), (asked, 4));
+    }
 }
 
 #[tokio::test]
@@ -248,13 +268,15 @@ async fn what_people_do_closes_no_provider() {
             vec![json_answer("400 Bad Request", "", &json!({"error": {"code": "context_length_exceeded"}}))]
         }
         "odd" => refusal("422 Unprocessable", ""),
+        "forbidden" => refusal("403 Forbidden", ""),
         "stop" => vec![stream_head(), delta("word"), Step::Hang],
         _ => reply("here I am"),
     })
     .await;
     let t = TestApp::routed(&route(&[("only", &upstream)]), &EAGER).await;
     let ann = t.sign_up("ann@example.com").await;
-    for (n, text) in ["decline", "decline", "too long", "too long", "odd", "odd"].into_iter().enumerate() {
+    let texts = ["decline", "too long", "odd", "forbidden"];
+    for (n, text) in texts.into_iter().cycle().take(8).enumerate() {
         ann.say(&t, "c", &format!("m{n}"), text).await.problem(502, "provider_failed");
     }
     for n in 0..3 {

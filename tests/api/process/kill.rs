@@ -25,7 +25,7 @@ use crate::support::{
     database::TestDatabase,
     process::{Server, run},
     stream::Stream,
-    upstream::{Step, Upstream, delta, finish, gate, stream_head},
+    upstream::{Step, Upstream, delta, finish, gate, json_answer, stream_head},
 };
 use secrecy::ExposeSecret as _;
 
@@ -189,7 +189,8 @@ async fn speaker(go: Arc<Semaphore>) -> Upstream {
     Upstream::answering(move |request| match request.question().split(' ').next() {
         Some("short") => vec![stream_head(), delta("Good "), delta("evening."), finish()],
         Some("silent") => vec![stream_head(), Step::Hang],
-        Some("fails") => vec![Step::Reset],
+        // As no message can make it fail: what one can is given back only so often a day.
+        Some("fails") => vec![json_answer("402 Payment Required", "", &json!({}))],
         _ => {
             let words = (0..20).flat_map(|_| [Step::Wait(go.clone()), delta("and on ")]);
             [stream_head(), delta("On ")].into_iter().chain(words).chain([Step::Hang]).collect()

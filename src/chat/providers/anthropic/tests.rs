@@ -71,7 +71,7 @@ fn refusals_are_sorted_by_what_can_be_done() {
         (400, "invalid_request_error", ProviderError::Rejected(detail(400, "invalid_request_error"))),
         (401, "authentication_error", ProviderError::Misconfigured(detail(401, "authentication_error"))),
         (402, "billing_error", ProviderError::OutOfCredit(detail(402, "billing_error"))),
-        (403, "permission_error", ProviderError::Misconfigured(detail(403, "permission_error"))),
+        (403, "permission_error", ProviderError::Forbidden(detail(403, "permission_error"))),
         (404, "not_found_error", ProviderError::Misconfigured(detail(404, "not_found_error"))),
         (413, "request_too_large", ProviderError::PromptTooLong),
         (429, "rate_limit_error", busy(detail(429, "rate_limit_error"))),

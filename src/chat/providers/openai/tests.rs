@@ -71,6 +71,7 @@ fn refusals_are_sorted_by_what_can_be_done() {
     let coded = |code: &str| json!({"error": {"message": "key sk-test", "type": "t", "code": code}});
     let busy = |detail: &str| ProviderError::Busy { detail: detail.into(), retry_after: None };
     let misconfigured = |detail: &str| ProviderError::Misconfigured(detail.into());
+    let forbidden = |detail: &str| ProviderError::Forbidden(detail.into());
     let failed = |detail: &str| ProviderError::Failed(detail.into());
     let rejected = |detail: &str| ProviderError::Rejected(detail.into());
     for (status, body, error) in [
@@ -80,7 +81,7 @@ fn refusals_are_sorted_by_what_can_be_done() {
         (422, coded("content_policy_violation"), ProviderError::Declined),
         (400, coded("unsupported_parameter"), rejected("HTTP 400 unsupported_parameter")),
         (401, coded("invalid_api_key"), misconfigured("HTTP 401 invalid_api_key")),
-        (403, coded("unsupported_country"), misconfigured("HTTP 403 unsupported_country")),
+        (403, coded("unsupported_country"), forbidden("HTTP 403 unsupported_country")),
         (404, coded("model_not_found"), misconfigured("HTTP 404 model_not_found")),
         (429, coded("rate_limit_exceeded"), busy("HTTP 429 rate_limit_exceeded")),
         (429, coded("insufficient_quota"), ProviderError::OutOfCredit("HTTP 429 insufficient_quota".into())),
@@ -107,7 +108,7 @@ fn refusals_are_sorted_by_what_can_be_done() {
             json!({"error": {"code": 402, "message": "x"}}),
             ProviderError::OutOfCredit("HTTP 402 402".into()),
         ),
-        (403, json!({"error": {"code": 403, "message": "x"}}), misconfigured("HTTP 403 403")),
+        (403, json!({"error": {"code": 403, "message": "x"}}), forbidden("HTTP 403 403")),
         (
             403,
             json!({"error": {"code": 403, "message": "flagged", "metadata": {"reasons": ["r"], "flagged_input": "x"}}}),
