@@ -28,6 +28,8 @@ pub struct Tally {
     pub prompt_estimate: u64,
     /// How many messages the prompt holds, where older ones were left out.
     pub cut_to: Option<usize>,
+    /// Whether some attempt ended as a message can make it end: it may have been paid for, whoever was asked afterwards.
+    pub is_provoked: bool,
 }
 
 impl Chat {
@@ -56,12 +58,13 @@ impl Chat {
                 return (Ending::Fault, None);
             }
         };
-        note(tally, |tally| *tally = Tally::with(candidate, &context));
+        note(tally, |tally| *tally = Tally::with(candidate, &context, tally.is_provoked));
         let (estimate, less) = (context.estimate, context.less());
         let span = attempt_span(candidate);
         let reading = self.read_reply(task, candidate, context.prompt, tally, first_word_by, pass);
         let ending = reading.instrument(span.clone()).await;
         note_attempt(&span, &ending, tally);
+        note(tally, |tally| tally.is_provoked |= ending.can_be_provoked());
         self.learn(candidate, estimate, tally);
         (ending, less)
     }
@@ -155,13 +158,14 @@ impl Pace<'_> {
 }
 
 impl Tally {
-    fn with(candidate: &NamedProvider, context: &Context) -> Tally {
+    fn with(candidate: &NamedProvider, context: &Context, is_provoked: bool) -> Tally {
         Tally {
             provider: Some(candidate.name.clone()),
             model: Some(candidate.provider.model().name.clone()),
             counted: None,
             prompt_estimate: context.estimate,
             cut_to: context.cut_to,
+            is_provoked,
         }
     }
 

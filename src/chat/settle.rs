@@ -101,7 +101,7 @@ async fn clear_place(
 impl Chat {
     /// Stores how it ended, then tells the readers. Waits for the database as long as it takes.
     pub(super) async fn settle(&self, task: &Task, ending: Ending, tally: Tally) {
-        let verdict = Verdict::of(&ending, task.generation.len() > 0);
+        let verdict = Verdict::of(&ending, task.generation.len() > 0, tally.is_provoked);
         if let Ending::Failed(error) = &ending {
             tracing::warn!(%error, provider = tally.provider, status = verdict.status.as_str(), "a reply failed");
         }
@@ -312,8 +312,8 @@ struct Verdict {
 
 impl Verdict {
     /// Nothing that was delivered is given back. What was not delivered is, but only so often where the sender can bring that
-    /// about.
-    fn of(ending: &Ending, has_text: bool) -> Verdict {
+    /// about: by this ending, or by that of an attempt before it, which `is_provoked` says.
+    fn of(ending: &Ending, has_text: bool, is_provoked: bool) -> Verdict {
         let failed = |failure| {
             let status = if has_text { MessageStatus::Interrupted } else { MessageStatus::Failed };
             (status, None, Some(failure))
@@ -335,7 +335,7 @@ impl Verdict {
             (true, _) => GiveBack::No,
             // Leaving is a way to stop.
             (false, Ending::Stopped | Ending::Deserted) => GiveBack::AsAFreeStop,
-            (false, ending) if ending.can_be_provoked() => GiveBack::AsAFreeFailure,
+            (false, ending) if is_provoked || ending.can_be_provoked() => GiveBack::AsAFreeFailure,
             (false, _) => GiveBack::Always,
         };
         let retry_after = match ending {
@@ -448,10 +448,13 @@ mod tests {
             broken(Ending::Deserted, Some(BrokenOff), AsAFreeStop),
             (Ending::Stopped, Stopped, Stopped, None, AsAFreeStop),
         ] {
-            let spoken = Verdict::of(&ending, true);
+            let spoken = Verdict::of(&ending, true, false);
             assert_eq!((spoken.status, spoken.give_back), (with_text, GiveBack::No));
-            let silent = Verdict::of(&ending, false);
+            let silent = Verdict::of(&ending, false, false);
             assert_eq!((silent.status, silent.failure, silent.give_back), (without_text, failure, back));
+            // After an attempt that a message can have brought to nothing, nothing is free without end.
+            let provoked = Verdict::of(&ending, false, true);
+            assert_eq!(provoked.give_back, if back == Always { AsAFreeFailure } else { back });
         }
     }
 }

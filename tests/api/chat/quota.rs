@@ -6,7 +6,7 @@ use serde_json::json;
 use super::until;
 use crate::support::{
     app::{Person, TestApp},
-    upstream::{Step, Upstream, delta, finish, gate, stream_head},
+    upstream::{Step, Upstream, delta, finish, gate, json_answer, route, stream_head},
 };
 
 #[tokio::test]
@@ -116,6 +116,31 @@ async fn a_reply_without_a_word_is_free_twenty_times_a_day() {
     }
     ann.say(&t, "c", "m", "say nothing").await.problem(402, "quota_exhausted");
     assert_eq!(upstream.asked(), 22);
+}
+
+/// Whoever was asked last, one before it was paid for nothing.
+#[tokio::test]
+async fn a_reply_without_a_word_is_counted_also_where_another_provider_failed_after_it() {
+    let empty = Upstream::start(vec![stream_head(), delta("  "), finish()]).await;
+    let error = json!({"error": {"code": "invalid_api_key"}});
+    let closed = Upstream::start(vec![json_answer("401 Unauthorized", "", &error)]).await;
+    let t = TestApp::routed(&route(&[("empty", &empty), ("closed", &closed)]), &[]).await;
+    t.clock.stop();
+    let ann = t.sign_up("ann@example.com").await;
+    for (n, used) in [0; 20].into_iter().chain([1]).enumerate() {
+        ann.say(&t, "c", "m", "say nothing").await.problem(502, "provider_failed");
+        assert_eq!(ann.used(&t).await, used, "time {n}");
+    }
+    assert_eq!((empty.asked(), closed.asked()), (21, 21));
+
+    // Alone it costs nobody anything.
+    let t = TestApp::routed(&route(&[("closed", &closed)]), &[]).await;
+    t.clock.stop();
+    let bob = t.sign_up("bob@example.com").await;
+    for n in 0..21 {
+        bob.say(&t, "c", "m", "say something").await.problem(502, "provider_failed");
+        assert_eq!(bob.used(&t).await, 0, "time {n}");
+    }
 }
 
 #[tokio::test]
