@@ -50,6 +50,7 @@ impl Chat {
         pass: &mut Pass<'_>,
         room: Option<u64>,
     ) -> (Ending, Option<u64>) {
+        // In a box of its own, as in `supervise`: it is there for a moment.
         let context = match Box::pin(self.context(task, candidate, room)).await {
             Ok(context) => context,
             Err(ChatError::NotFound) => return (Ending::Stopped, None),

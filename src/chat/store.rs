@@ -113,7 +113,8 @@ queries! {
          SELECT key, $3, $4, $5, $6, $7, $8 FROM conversation WHERE owner_id = $1 AND key = $2
          ON CONFLICT (conversation_key, id) DO NOTHING";
 
-    /// A message that was sent before, with the newest reply to it.
+    /// A message that was sent before, with the newest reply to it, which is one step of the index away. But a try for another
+    /// reply that came to nothing has left no message: each of those is one step more.
     fn find_claim(owner: Uuid, conversation: Uuid, message_id: str) -> ClaimRow =
         "SELECT q.seq AS question_seq, q.body AS question, g.id AS generation_id, g.reply_id, g.reply_seq, g.status,
                 r.body AS reply

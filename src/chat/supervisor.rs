@@ -104,8 +104,8 @@ impl Chat {
                 .await
                 .unwrap_or(Ending::Fault);
             let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-            // What is awaited once is boxed, here and below: a task is as large as the largest of what it awaits, and lives as
-            // long as the reply is made.
+            // What is awaited for moments is boxed, as `renew` is below and the context in `read_provider`: a task is as large as
+            // the largest of what it awaits, and lives as long as the reply is made.
             let settled = AssertUnwindSafe(Box::pin(chat.settle(&task, ending, tally))).catch_unwind().await;
             if settled.is_err() {
                 // Whatever is stored or not, nobody waits for ever.
