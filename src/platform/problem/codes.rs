@@ -121,8 +121,8 @@ codes! {
         "Try again; if it stays, report the `request_id`.";
     /// The provider failed.
     ProviderFailed = "provider_failed", BAD_GATEWAY, "The companion could not answer",
-        "Without a word, nothing was charged: send the message again, under the same id. After words have arrived that \
-         only gives the same again: ask for another reply, or send a new message.";
+        "Without a word, nothing was charged, as a rule: send the message again, under the same id. After words have arrived \
+         that only gives the same again: ask for another reply, or send a new message.";
     /// The service cannot work at the moment.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "The service is not available at the moment",
         "Wait for `Retry-After` seconds, then try again. A reply that was broken off after words have arrived stays as it \
@@ -132,12 +132,12 @@ codes! {
         "Wait for `Retry-After` seconds, then try again.";
     /// The provider is busy.
     ProviderUnavailable = "provider_unavailable", SERVICE_UNAVAILABLE, "The companion is busy",
-        "Without a word, nothing was charged: wait for `Retry-After` seconds, then send the message again, under the same \
-         id. After words have arrived that only gives the same again: ask for another reply, or send a new message.";
+        "Without a word, nothing was charged, as a rule: wait for `Retry-After` seconds, then send the message again, under \
+         the same id. After words have arrived that only gives the same again: ask for another reply, or send a new message.";
     /// The provider was too slow.
     ProviderTimeout = "provider_timeout", GATEWAY_TIMEOUT, "The companion took too long",
-        "Without a word, nothing was charged: send the message again, under the same id. After words have arrived that \
-         only gives the same again: ask for another reply, or send a new message.";
+        "Without a word, nothing was charged, as a rule: send the message again, under the same id. After words have arrived \
+         that only gives the same again: ask for another reply, or send a new message.";
 }
 
 impl Code {
