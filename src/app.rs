@@ -2,7 +2,7 @@
 
 mod routes;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::Router;
 use secrecy::ExposeSecret as _;
@@ -12,13 +12,17 @@ use crate::{
     auth,
     auth::{Auth, password::BreachCheck},
     billing,
-    billing::Billing,
+    billing::{
+        Billing,
+        gateway::Gateway,
+        gateways::{dev::Dev, postback::Postback, stripe::Stripe},
+    },
     chat,
     chat::{
         Chat, NamedProvider, SharedReplyFilter,
         providers::{anthropic::Anthropic, demo::Demo, openai::OpenAi},
     },
-    config::{Config, MailSettings, ProviderKind},
+    config::{Config, MailSettings, PaymentKind, PaymentProvider, ProviderKind},
     jobs::Background,
     platform::{
         clock::SharedClock,
@@ -26,13 +30,18 @@ use crate::{
         db::{self, Db, Declared, MIGRATIONS, MigrateError},
         http_client,
         job::{self, Jobs},
-        keyring::{self, KeyError, Keyring},
+        keyring::{self, KeyError, Keyring, Service},
         mail::{Mailbox, Mailer, Smtp},
         random::SharedRandom,
         seal::MasterKeys,
         tasks::Tasks,
     },
 };
+
+/// How long a payment provider may take to let us connect, and to go on with an answer.
+const GATEWAY_CONNECT: Duration = Duration::from_secs(5);
+/// See [`GATEWAY_CONNECT`].
+const GATEWAY_IDLE: Duration = Duration::from_secs(10);
 
 /// Every query of the program, for the test that prepares them on both engines.
 pub fn queries() -> Vec<(&'static str, &'static [Declared])> {
@@ -50,7 +59,10 @@ pub fn queries() -> Vec<(&'static str, &'static [Declared])> {
         ("auth::throttle", auth::throttle::store::ALL),
         ("auth::tokens", auth::tokens::store::ALL),
         ("auth::users", auth::users::store::ALL),
-        ("billing", billing::store::ALL),
+        ("billing::checkout", billing::store::checkout::ALL),
+        ("billing::queue", billing::store::queue::ALL),
+        ("billing::quota", billing::store::quota::ALL),
+        ("billing::rows", billing::store::rows::ALL),
         ("chat", chat::store::ALL),
     ]
 }
@@ -68,10 +80,12 @@ pub struct World {
     pub reply_filter: SharedReplyFilter,
 }
 
-/// What commands need of the program: identity, over an open database.
-pub struct Identity {
+/// What commands need of the program: identity and billing, over an open database.
+pub struct Offices {
     /// Identity.
     pub auth: Auth,
+    /// Billing.
+    pub billing: Billing,
     /// The database, to be closed at the end.
     pub db: Db,
 }
@@ -127,19 +141,26 @@ impl App {
     }
 }
 
-impl Identity {
-    /// Opens the database, whose schema must be up to date, and identity over it.
-    pub async fn open(config: &Config, world: &World) -> Result<Identity, StartError> {
+impl Offices {
+    /// Opens the database, whose schema must be up to date, and the services over it.
+    pub async fn open(config: &Config, world: &World) -> Result<Offices, StartError> {
         Db::check_schema(&config.database, MIGRATIONS).await?;
         let db = Db::open(&config.database, Arc::clone(&world.random))?;
-        match foundation(config, world, &db).await {
-            Ok(Foundation { auth, .. }) => Ok(Identity { auth, db }),
+        match staff(config, world, &db).await {
+            Ok((auth, billing)) => Ok(Offices { auth, billing, db }),
             Err(error) => {
                 close_after_failure(&db).await;
                 Err(error)
             }
         }
     }
+}
+
+async fn staff(config: &Config, world: &World, db: &Db) -> Result<(Auth, Billing), StartError> {
+    let Foundation { keyring, jobs, auth } = foundation(config, world, db).await?;
+    let payments = payments(config, world, &keyring)?;
+    let billing = billing(config, world, db, &keyring, &jobs, &auth, &payments);
+    Ok((auth, billing))
 }
 
 /// Leaves the file tidy; the error that matters is another one.
@@ -149,7 +170,8 @@ async fn close_after_failure(db: &Db) {
 
 async fn build(config: &Config, world: &World, instance: Instance, db: &Db) -> Result<App, StartError> {
     let Foundation { keyring, jobs, auth } = foundation(config, world, db).await?;
-    let billing = Billing::new(db.clone(), Arc::clone(&world.clock), config.billing.clone());
+    let payments = payments(config, world, &keyring)?;
+    let billing = billing(config, world, db, &keyring, &jobs, &auth, &payments);
     let chat = Chat::new(chat::Start {
         db: db.clone(),
         keyring,
@@ -168,7 +190,14 @@ async fn build(config: &Config, world: &World, instance: Instance, db: &Db) -> R
     chat.keep_personas().await?;
     let mailbox =
         matches!(config.mail, MailSettings::Mailbox).then(|| Mailbox::new(Arc::clone(&world.clock)));
-    let router = routes::router(config, world, &auth, &billing, &chat, mailbox.clone());
+    let router = routes::router(
+        config,
+        world,
+        &auth,
+        &billing,
+        &chat,
+        routes::Helpers { mailbox: mailbox.clone(), checkout: payments.dev },
+    );
     let background = Background {
         jobs,
         mailer: mailer(config, mailbox.as_ref())?,
@@ -223,6 +252,59 @@ fn breach_check(config: &Config) -> Result<Option<BreachCheck>, StartError> {
     let client = http_client::build(BreachCheck::TIMEOUT, BreachCheck::TIMEOUT)
         .map_err(|error| StartError::Setting(format!("no HTTP client: {error}")))?;
     Ok(Some(BreachCheck::new(url, client)))
+}
+
+/// The payment providers, and the checkout page among them that is ours.
+struct Payments {
+    gateways: BTreeMap<String, Arc<dyn Gateway>>,
+    dev: Option<Dev>,
+}
+
+fn payments(config: &Config, world: &World, keyring: &Keyring) -> Result<Payments, StartError> {
+    let mut payments = Payments { gateways: BTreeMap::new(), dev: None };
+    let no_client = |error| StartError::Setting(format!("no HTTP client: {error}"));
+    for PaymentProvider { name, kind } in &config.payment_providers {
+        let key =
+            || keyring.service(Service::Hashes).cloned().map_err(|error| StartError::Keys(error.into()));
+        let clock = Arc::clone(&world.clock);
+        let gateway: Arc<dyn Gateway> = match kind {
+            PaymentKind::Dev => {
+                let random = Arc::clone(&world.random);
+                let dev =
+                    Dev::new(name, &config.server.public_url, key()?, clock, random).map_err(no_client)?;
+                payments.dev = Some(dev.clone());
+                Arc::new(dev)
+            }
+            PaymentKind::Postback(postback) => Arc::new(Postback::new(postback.clone(), key()?, clock)),
+            PaymentKind::Stripe(stripe) => {
+                let client = http_client::build(GATEWAY_CONNECT, GATEWAY_IDLE).map_err(no_client)?;
+                Arc::new(Stripe::new(stripe.clone(), client))
+            }
+        };
+        payments.gateways.insert(name.clone(), gateway);
+    }
+    Ok(payments)
+}
+
+fn billing(
+    config: &Config,
+    world: &World,
+    db: &Db,
+    keyring: &Keyring,
+    jobs: &Jobs,
+    auth: &Auth,
+    payments: &Payments,
+) -> Billing {
+    Billing::new(billing::Start {
+        db: db.clone(),
+        clock: Arc::clone(&world.clock),
+        random: Arc::clone(&world.random),
+        keyring: keyring.clone(),
+        jobs: jobs.clone(),
+        auth: auth.clone(),
+        settings: config.billing.clone(),
+        gateways: payments.gateways.clone(),
+    })
 }
 
 fn providers(config: &Config) -> Result<Vec<NamedProvider>, StartError> {

@@ -1,5 +1,6 @@
 //! Typed settings: read in layers, judged as a whole, with every fault reported at once.
 
+mod billing;
 mod chat;
 mod checks;
 mod layers;
@@ -18,12 +19,15 @@ use std::{
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-pub use self::layers::Profile;
 use self::reader::Reader;
+pub use self::{
+    billing::{PaymentKind, PaymentProvider},
+    layers::Profile,
+};
 pub use crate::chat::providers::openai::KeyPlace;
 use crate::{
     auth::{AuthSettings, PasswordRules, Policy},
-    billing::{self, BillingSettings},
+    billing::BillingSettings,
     chat::{
         ChatSettings, Companion, Companions,
         providers::{anthropic::AnthropicSettings, demo::DemoSettings, openai::OpenAiSettings},
@@ -64,6 +68,8 @@ pub struct Config {
     pub breach_check_url: Option<Url>,
     /// Access.
     pub billing: BillingSettings,
+    /// Who takes payments.
+    pub payment_providers: Vec<PaymentProvider>,
     /// The chat.
     pub chat: ChatSettings,
     /// Who can be talked to.
@@ -205,7 +211,8 @@ fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
     let breach_check_url = r.optional_url("auth.breach_check_url");
     checks::breach_check_url(r, profile, breach_check_url.as_ref().and_then(Option::as_ref));
     let companions = companions(r);
-    let billing = billing(r, server.as_ref(), companions.as_ref());
+    let (billing, payment_providers) =
+        billing::read(r, profile, server.as_ref(), companions.as_ref()).unzip();
     let provider_limits = provider_limits(r);
     let chat = chat::read(r, provider_limits);
     let route = providers::route(r, profile);
@@ -230,6 +237,7 @@ fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
         auth: auth?,
         breach_check_url: breach_check_url?,
         billing: billing?,
+        payment_providers: payment_providers?,
         chat: chat?,
         companions: companions?,
         route: route?,
@@ -394,44 +402,6 @@ fn signing_keys(r: &mut Reader) -> Option<(Duration, Duration)> {
         r.fault("auth.signing_key_rotation", "is less than twice auth.signing_key_lead");
     }
     Some((rotation, lead))
-}
-
-/// Whom the free tier includes. There are no plans yet, so it is the only judge of a companion's `requires_plan`.
-fn billing(
-    r: &mut Reader,
-    server: Option<&ServerSettings>,
-    companions: Option<&Companions>,
-) -> Option<BillingSettings> {
-    let free_messages_per_day = r.number("chat.free_messages_per_day", 0, 1_000_000);
-    let free_companions = r.list("chat.free_companions");
-    let free_companions = free_tier(r, free_companions?, companions?)?;
-    let frontend = server?.frontend_url.as_str().trim_end_matches('/').to_owned();
-    Some(BillingSettings {
-        free_messages_per_day: free_messages_per_day?,
-        free_companions,
-        upgrade_url: format!("{frontend}/subscribe"),
-    })
-}
-
-/// Whom the free tier includes. There are no plans yet, so it is the only judge of a companion's `requires_plan`.
-fn free_tier(r: &mut Reader, ids: Vec<String>, companions: &Companions) -> Option<billing::Companions> {
-    let known = r.names_below("chat.companions");
-    if let Some(id) = ids.iter().find(|id| *id != "*" && !known.contains(id)) {
-        r.fault("chat.free_companions", format!("names “{id}”, which is not among chat.companions"));
-        return None;
-    }
-    let included = if ids.iter().any(|id| id == "*") {
-        billing::Companions::All
-    } else {
-        billing::Companions::Only(ids)
-    };
-    for card in companions.cards() {
-        if card.requires_plan.is_some() && included.include(&card.id) {
-            let key = format!("chat.companions.{}.requires_plan", card.id);
-            r.fault(&key, "is set for a companion that chat.free_companions includes");
-        }
-    }
-    Some(included)
 }
 
 fn companions(r: &mut Reader) -> Option<Companions> {

@@ -21,6 +21,8 @@ use crate::{
 
 /// Jobs that are run at once: a mail server that hangs holds up some of them, and not the rest.
 const RUNNERS: usize = 4;
+/// Payment providers' customers that are asked for at once.
+const SYNCERS: usize = 2;
 /// How often due jobs are looked for when nobody calls.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long to wait after the database failed or a round panicked.
@@ -66,6 +68,10 @@ impl Background {
         for _ in 0..RUNNERS {
             tasks.spawn(self.clone().run_jobs());
         }
+        for _ in 0..SYNCERS {
+            tasks.spawn(self.clone().ask_payment_providers());
+        }
+        tasks.spawn(self.clone().sweep_payment_providers());
         tasks.spawn(self.clone().settle_abandoned_replies());
         tasks.spawn(self.clone().follow_signing_keys());
         tasks.spawn(self.keep_house());
@@ -132,6 +138,31 @@ impl Background {
             DROP_JOB => self.chat.remove_dropped(job).await,
             _ => Err(JobError::Hopeless("nobody knows this kind of job".into())),
         }
+    }
+
+    async fn ask_payment_providers(self) {
+        rounds(&self.tasks, || self.sync_round(), || self.billing.woken()).await;
+    }
+
+    async fn sync_round(&self) -> Duration {
+        match self.billing.sync_due(&self.tasks).await {
+            Ok(()) => LOOK,
+            Err(error) => {
+                tracing::error!(%error, "payment providers cannot be asked");
+                PAUSE
+            }
+        }
+    }
+
+    async fn sweep_payment_providers(self) {
+        rounds(&self.tasks, || self.payment_sweep(), pending).await;
+    }
+
+    async fn payment_sweep(&self) -> Duration {
+        if let Err(error) = self.billing.sweep_providers().await {
+            tracing::error!(%error, "subscriptions cannot be swept");
+        }
+        self.billing.sweep_interval()
     }
 
     async fn settle_abandoned_replies(self) {

@@ -96,6 +96,7 @@ fn problem_schema() -> Value {
             "limit": {"type": "integer"},
             "resets_at": {"type": "string", "format": "date-time"},
             "upgrade_url": {"type": "string"},
+            "manage_url": {"type": "string", "description": "On 409: the provider's page where it can be done instead."},
         },
     })
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{Admin, AdminError, Operator};
 use crate::{
     auth::{Action, AuditEntry, AuditFilter, CurrentUser, ManagedUser, Role, SuspensionForm},
+    billing::{Grant, GrantForm},
     platform::{
         client::Client,
         extract::{ApiJson, ApiPath, ApiQuery},
@@ -30,6 +31,8 @@ pub fn routes() -> OpenApiRouter<Admin> {
         .routes(routes!(unsuspend))
         .routes(routes!(revoke_sessions))
         .routes(routes!(set_role))
+        .routes(routes!(grant))
+        .routes(routes!(revoke_grant))
         .routes(routes!(audit))
 }
 
@@ -129,6 +132,50 @@ async fn set_role(
     ApiJson(body): ApiJson<RoleBody>,
 ) -> Result<Json<ManagedUser>, Problem> {
     Ok(Json(operator.set_role(id, body.role).await?))
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct GrantBody {
+    /// The id of a plan.
+    #[schema(example = "plus")]
+    plan: String,
+    /// Until when.
+    #[schema(value_type = String, format = DateTime)]
+    ends_at: String,
+    /// For operators; the user does not see it.
+    #[schema(max_length = 500, example = "Apology for an outage, ticket 1018")]
+    reason: String,
+}
+
+/// Give a user a plan
+///
+/// It counts beside what the user pays for; the higher plan decides.
+#[utoipa::path(post, path = "/v1/admin/users/{id}/grants", tag = "admin", params(("id" = Uuid, Path)),
+    request_body = GrantBody, responses(
+    (status = 201, description = "The grant.", body = Grant),
+))]
+async fn grant(
+    operator: Operator,
+    ApiPath(id): ApiPath<Uuid>,
+    ApiJson(body): ApiJson<GrantBody>,
+) -> Result<(StatusCode, Json<Grant>), Problem> {
+    let form = GrantForm { plan: body.plan, ends_at: body.ends_at, reason: body.reason };
+    Ok((StatusCode::CREATED, Json(operator.grant(id, &form).await?)))
+}
+
+/// Take a grant back
+#[utoipa::path(delete, path = "/v1/admin/users/{id}/grants/{grant_id}", tag = "admin", params(
+    ("id" = Uuid, Path), ("grant_id" = Uuid, Path),
+), responses(
+    (status = 204, description = "It gives nothing any more."),
+))]
+async fn revoke_grant(
+    operator: Operator,
+    ApiPath((id, grant_id)): ApiPath<(Uuid, Uuid)>,
+) -> Result<StatusCode, Problem> {
+    operator.revoke_grant(id, grant_id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Read the audit

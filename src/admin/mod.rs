@@ -11,6 +11,7 @@ use crate::{
     auth::{
         Administrator, AuditEntry, AuditFilter, Auth, AuthError, Caller, ManagedUser, Role, SuspensionForm,
     },
+    billing::{Billing, BillingError, Grant, GrantForm},
     platform::{client::Client, page::Page},
 };
 
@@ -18,12 +19,14 @@ use crate::{
 #[derive(Clone)]
 pub struct Admin {
     auth: Auth,
+    billing: Billing,
     needs_second_factor: bool,
 }
 
 /// A caller who may administer, and all that they may do. There is no other way to get one than [`Admin::admit`].
 pub struct Operator {
     auth: Auth,
+    billing: Billing,
     caller: Caller,
     client: Client,
 }
@@ -43,9 +46,9 @@ pub enum AdminError {
 }
 
 impl Admin {
-    /// Administration over identity. `needs_second_factor` where it has to be safe, in production.
-    pub fn new(auth: Auth, needs_second_factor: bool) -> Admin {
-        Admin { auth, needs_second_factor }
+    /// Administration over identity and billing. `needs_second_factor` where it has to be safe, in production.
+    pub fn new(auth: Auth, billing: Billing, needs_second_factor: bool) -> Admin {
+        Admin { auth, billing, needs_second_factor }
     }
 
     /// Lets an administrator through who has shown lately who they are.
@@ -57,7 +60,7 @@ impl Admin {
             return Err(AdminError::NoSecondFactor);
         }
         self.auth.require_fresh(caller)?;
-        Ok(Operator { auth: self.auth.clone(), caller, client })
+        Ok(Operator { auth: self.auth.clone(), billing: self.billing.clone(), caller, client })
     }
 }
 
@@ -90,6 +93,16 @@ impl Operator {
     /// Gives a user another role; see [`Auth::set_role`].
     pub async fn set_role(&self, id: Uuid, role: Role) -> Result<ManagedUser, AuthError> {
         self.auth.set_role(self.administrator(), id, role).await
+    }
+
+    /// Gives a user a plan; see [`Billing::grant`].
+    pub async fn grant(&self, id: Uuid, form: &GrantForm) -> Result<Grant, BillingError> {
+        self.billing.grant(self.administrator(), id, form).await
+    }
+
+    /// Takes a grant back; see [`Billing::revoke_grant`].
+    pub async fn revoke_grant(&self, id: Uuid, grant: Uuid) -> Result<(), BillingError> {
+        self.billing.revoke_grant(self.administrator(), id, grant).await
     }
 
     /// A page of the audit; see [`Auth::audit_page`].

@@ -24,7 +24,7 @@ use crate::{
         self, Auth,
         caller::{Gate, gate},
     },
-    billing::Billing,
+    billing::{self, Billing, gateways::dev::Dev},
     chat::{self, Chat},
     config::{Config, Profile},
     openapi,
@@ -52,6 +52,9 @@ pub const PUBLIC: PublicPaths = PublicPaths(&[
     "/v1/auth/unlock",
     "/v1/policies",
     "/v1/companions",
+    "/v1/plans",
+    "/v1/webhooks/{provider}",
+    "/v1/webhooks/{provider}/{secret}",
     "/.well-known/jwks.json",
     "/problems/{code}",
     "/openapi.json",
@@ -61,7 +64,12 @@ pub const PUBLIC: PublicPaths = PublicPaths(&[
     "/dev/mailbox",
     "/dev/mailbox/messages",
     "/dev/mailbox/messages/{id}",
+    "/dev/checkout",
+    "/dev/checkout/manage",
 ]);
+
+/// Where payment providers send queries of their own making.
+const NOTICES: &str = "/v1/webhooks/";
 
 /// How long a browser may remember what another origin may do.
 const PREFLIGHT_AGE: Duration = Duration::from_mins(10);
@@ -84,6 +92,7 @@ struct Slices {
     account: OpenApiRouter<Account>,
     chat: OpenApiRouter<Chat>,
     admin: OpenApiRouter<Admin>,
+    billing: OpenApiRouter<Billing>,
 }
 
 impl Slices {
@@ -93,30 +102,46 @@ impl Slices {
             account: account::http::routes(),
             chat: chat::http::routes(),
             admin: admin::http::routes(),
+            billing: billing::http::routes(),
         }
     }
 
     fn document(self) -> Value {
-        let Slices { auth, account, chat, admin } = self;
+        let Slices { auth, account, chat, admin, billing } = self;
         let mut declared = Document::openapi();
-        for slice in [auth.into_openapi(), account.into_openapi(), chat.into_openapi(), admin.into_openapi()]
-        {
+        for slice in [
+            auth.into_openapi(),
+            account.into_openapi(),
+            chat.into_openapi(),
+            billing.into_openapi(),
+            admin.into_openapi(),
+        ] {
             declared.merge(slice);
         }
         openapi::complete(declared, PUBLIC)
     }
 
     fn router(self, with: Account, talk: Chat, operators: Admin) -> Router {
-        let Slices { auth, account, chat, admin } = self;
+        let Slices { auth, account, chat, admin, billing } = self;
         let auth = auth.with_state(with.auth.clone());
+        let billing = billing.with_state(with.billing.clone());
         let (account, chat) = (account.with_state(with), chat.with_state(talk));
-        OpenApiRouter::new().merge(auth).merge(account).merge(chat).merge(admin.with_state(operators)).into()
+        let all = OpenApiRouter::new().merge(auth).merge(account).merge(chat).merge(billing);
+        all.merge(admin.with_state(operators)).into()
     }
 }
 
 /// The API document.
 pub fn document() -> Value {
     Slices::all().document()
+}
+
+/// What development has and production refuses.
+pub struct Helpers {
+    /// The page with the mails.
+    pub mailbox: Option<Mailbox>,
+    /// The checkout where nothing is paid.
+    pub checkout: Option<Dev>,
 }
 
 /// All routes, behind everything that a request passes through.
@@ -126,19 +151,22 @@ pub fn router(
     auth: &Auth,
     billing: &Billing,
     chat: &Chat,
-    mailbox: Option<Mailbox>,
+    helpers: Helpers,
 ) -> Router {
     let account = Account { auth: auth.clone(), billing: billing.clone() };
     // Until there are second factors, nobody in production has what administration needs there.
-    let admin = Admin::new(auth.clone(), config.profile == Profile::Production);
+    let admin = Admin::new(auth.clone(), billing.clone(), config.profile == Profile::Production);
     let mut all = Slices::all().router(account, chat.clone(), admin).merge(openapi::router(&document()));
-    if let Some(mailbox) = mailbox {
+    if let Some(mailbox) = helpers.mailbox {
         all = all.merge(mailbox.router());
+    }
+    if let Some(checkout) = helpers.checkout {
+        all = all.merge(checkout.router());
     }
     let guarded = all
         .fallback(|| async { Problem::not_found() })
         .layer(middleware::from_fn_with_state(Gate { auth: auth.clone(), public: PUBLIC }, gate))
-        .layer(middleware::from_fn(check_query));
+        .layer(middleware::from_fn_with_state(NOTICES, check_query));
     let only_hosts = (config.profile == Profile::Development)
         .then(|| ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec().into());
     let outermost = Edge {

@@ -29,8 +29,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 pub use self::{
-    administration::{Administrator, ManagedUser, SuspensionForm},
-    audit::{Action, AuditEntry, AuditFilter},
+    administration::{Administrator, ManagedUser, SuspensionForm, begin_act},
+    audit::{Action, AuditEntry, AuditEvent, AuditFilter},
     caller::CurrentUser,
     consents::{Consent, Policy},
     device::Device,

@@ -128,7 +128,8 @@ pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<(Places, 
     let Turn { owner, conversation_id, conversation_key, now, .. } = turn;
     let Some(used) = turn.charge.take(c, &turn.access).await? else {
         let quota = billing.quota_in(c, turn.charge).await?;
-        return Err(ChatError::QuotaExhausted(billing.paywall(quota)).into());
+        let wall = turn.access.wall_at_the_end();
+        return Err(ChatError::PaymentRequired(billing.paywall(wall, quota)).into());
     };
     if let Some(Beginning { companion, persona_version, model }) = &turn.begin {
         let (key, id) = (*conversation_key, conversation_id);
@@ -156,7 +157,7 @@ pub async fn claim(turn: &Turn, billing: &Billing, c: &Conn) -> Result<(Places, 
         .exec(c)
         .await?;
     add_generation(turn, key, question_seq, reply_seq, c).await?;
-    Ok((Places { question_seq, reply_seq }, billing.quota_after(turn.charge, used)))
+    Ok((Places { question_seq, reply_seq }, billing.quota_after(turn.charge, used, &turn.access)))
 }
 
 /// Takes the places that the message needs. None are given where something stands in the way, or has come in between.

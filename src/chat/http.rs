@@ -25,7 +25,6 @@ use super::{
 };
 use crate::{
     auth::CurrentUser,
-    billing::Paywall,
     platform::{
         edge::RequestId,
         extract::{ApiJson, ApiPath, ApiQuery, LARGEST_BODY, OptionalJson},
@@ -33,7 +32,6 @@ use crate::{
         keyring::KeyError,
         page::{List, Page},
         problem::{Code, Faults, Problem},
-        time,
     },
 };
 
@@ -318,25 +316,10 @@ impl From<ChatError> for Problem {
             ChatError::Overloaded => {
                 Problem::new(Code::Overloaded, "No more replies can be begun at the moment.")
             }
-            ChatError::QuotaExhausted(paywall) => {
-                paid(Problem::new(Code::QuotaExhausted, "Today's messages are used up."), *paywall)
-            }
-            ChatError::SubscriptionRequired(paywall) => {
-                paid(Problem::new(Code::SubscriptionRequired, "This needs a subscription."), *paywall)
-            }
+            ChatError::PaymentRequired(paywall) => (&*paywall).into(),
             ChatError::Auth(error) => error.into(),
             ChatError::Storage(error) | ChatError::Key(KeyError::Storage(error)) => Problem::storage(error),
             ChatError::Key(KeyError::DoesNotOpen(_)) | ChatError::Job(_) => Problem::internal(error),
         }
     }
-}
-
-/// Payment problems carry what a paywall needs.
-fn paid(problem: Problem, Paywall { quota, upgrade_url }: Paywall) -> Problem {
-    problem
-        .with("plan", quota.plan)
-        .with("used", quota.used)
-        .with("limit", quota.limit)
-        .with("resets_at", time::rfc3339(quota.resets_at))
-        .with("upgrade_url", upgrade_url)
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    billing::{Access, Charge},
+    billing::{Access, Charge, Wall},
     platform::{db, problem::FieldError, seal::DataKey, time},
 };
 
@@ -74,10 +74,11 @@ impl Chat {
         request: &ChatRequest,
         meant: &mut Option<Meant>,
     ) -> Result<bool, ChatError> {
-        let is_possible = matches!(
-            refusal,
-            ChatError::GenerationInProgress | ChatError::QuotaExhausted(_) | ChatError::TooManyGenerations
-        );
+        let is_possible = match refusal {
+            ChatError::GenerationInProgress | ChatError::TooManyGenerations => true,
+            ChatError::PaymentRequired(paywall) => paywall.wall != Wall::SubscriptionRequired,
+            _ => false,
+        };
         if !is_possible {
             return Ok(false);
         }
@@ -121,7 +122,8 @@ impl Chat {
             None => self.choose(request.companion.as_deref())?.clone(),
         };
         let access = self.check_access(owner, &companion.card.id).await?;
-        self.check_room(owner, conversation.as_ref()).await?;
+        let most_at_once = access.generations.unwrap_or(self.parts().settings.generations_per_user);
+        self.check_room(owner, most_at_once, conversation.as_ref()).await?;
         if let Some(sent) = request.sent() {
             self.check_length(&companion, sent)?;
         }
@@ -173,13 +175,13 @@ impl Chat {
                 Action::Send(_) | Action::Edit(_) => None,
             },
             charge: Charge::at(owner, now),
+            most_at_once: access.generations.unwrap_or(self.parts().settings.generations_per_user),
             access,
             generation: generation.id,
             reply_body: seal(&reply_id, ""),
             reply_id,
             instance: self.parts().instance,
             lease: time::after(now, self.parts().settings.lease),
-            most_at_once: self.parts().settings.generations_per_user,
             now,
         };
         Ok((turn, generation))
@@ -192,12 +194,17 @@ impl Chat {
     }
 
     /// Refuses what the claim would refuse, before a place of this instance is taken for it. The claim decides.
-    async fn check_room(&self, owner: Uuid, conversation: Option<&ConversationRow>) -> Result<(), ChatError> {
+    async fn check_room(
+        &self,
+        owner: Uuid,
+        most_at_once: i64,
+        conversation: Option<&ConversationRow>,
+    ) -> Result<(), ChatError> {
         if conversation.is_some_and(|conversation| conversation.generation_id.is_some()) {
             return Err(ChatError::GenerationInProgress);
         }
         let running = self.parts().db.read(async |c| store::count_running(owner).one(&c).await).await?;
-        if running >= self.parts().settings.generations_per_user {
+        if running >= most_at_once {
             return Err(ChatError::TooManyGenerations);
         }
         Ok(())
@@ -379,13 +386,13 @@ impl Chat {
 
     /// Access, then limits, before anything is written.
     async fn check_access(&self, owner: Uuid, companion: &str) -> Result<Access, ChatError> {
-        let access = self.parts().billing.access();
-        let quota = self.parts().billing.quota(owner).await?;
-        if access.messages_per_day == 0 || !access.companions.include(companion) {
-            return Err(ChatError::SubscriptionRequired(self.parts().billing.paywall(quota)));
-        }
-        if quota.used >= quota.limit {
-            return Err(ChatError::QuotaExhausted(self.parts().billing.paywall(quota)));
+        let billing = &self.parts().billing;
+        let (access, quota) = billing.standing(owner).await?;
+        let is_used_up = quota.used >= quota.limit;
+        let wall = access.wall_before(companion).or_else(|| is_used_up.then(|| access.wall_at_the_end()));
+        if let Some(wall) = wall {
+            billing.ask_after_refusal(owner).await?;
+            return Err(ChatError::PaymentRequired(billing.paywall(wall, quota)));
         }
         if self.parts().tasks.is_stopping() {
             return Err(ChatError::Overloaded);

@@ -94,12 +94,9 @@ pub enum ChatError {
     /// This instance makes as many replies as it may, or is about to end.
     #[error("no more replies can be begun")]
     Overloaded,
-    /// The day's messages are used up.
-    #[error("the quota is used up")]
-    QuotaExhausted(Box<Paywall>),
-    /// The plan does not include this.
-    #[error("a subscription is needed")]
-    SubscriptionRequired(Box<Paywall>),
+    /// Nothing that the user has pays for this.
+    #[error("a payment is needed")]
+    PaymentRequired(Box<Paywall>),
     /// Identity refuses.
     #[error(transparent)]
     Auth(#[from] AuthError),

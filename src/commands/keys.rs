@@ -4,7 +4,7 @@ use clap::{Subcommand, ValueEnum};
 
 use super::{Failure, say};
 use crate::{
-    app::{Identity, World},
+    app::{Offices, World},
     auth::{Auth, AuthError, Rotation, SigningKey},
     config::Config,
     platform::time::rfc3339,
@@ -35,9 +35,9 @@ pub enum KeyName {
 
 /// Runs the command.
 pub async fn run(command: &KeysCommand, config: &Config, world: &World) -> Result<(), Failure> {
-    let identity = Identity::open(config, world).await?;
-    let lines = lines(command, &identity.auth).await;
-    identity.db.close().await?;
+    let offices = Offices::open(config, world).await?;
+    let lines = lines(command, &offices.auth).await;
+    offices.db.close().await?;
     lines?.iter().try_for_each(|line| say(line))
 }
 

@@ -1,6 +1,7 @@
 //! The commands of the program.
 
 mod banner;
+mod billing;
 mod keys;
 mod serve;
 mod user;
@@ -66,6 +67,9 @@ enum Command {
     /// Manage keys
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Manage subscriptions, also beside a running server
+    #[command(subcommand)]
+    Billing(billing::BillingCommand),
 }
 
 /// Why a command failed; printed to standard error.
@@ -102,6 +106,7 @@ fn try_run(cli: &Cli, env: Vec<(OsString, OsString)>) -> Result<(), Failure> {
             Command::Migrate => migrate(&config, &world).await,
             Command::User(command) => user::run(command, &config, &world).await,
             Command::Keys(command) => keys::run(command, &config, &world).await,
+            Command::Billing(command) => Box::pin(billing::run(command, &config, &world)).await,
             Command::CheckConfig | Command::Openapi => Ok(()),
         }
     })

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::{Failure, say};
 use crate::{
-    app::{Identity, World},
+    app::{Offices, World},
     auth::{Administrator, Auth, AuthError, Email, ManagedUser, Password, Role, SuspensionForm},
     config::Config,
 };
@@ -77,9 +77,9 @@ const MAX_INPUT: u64 = 4096;
 
 /// Runs the command.
 pub async fn run(command: &UserCommand, config: &Config, world: &World) -> Result<(), Failure> {
-    let identity = Identity::open(config, world).await?;
-    let line = act(command, &identity.auth).await;
-    identity.db.close().await?;
+    let offices = Offices::open(config, world).await?;
+    let line = act(command, &offices.auth).await;
+    offices.db.close().await?;
     say(&line?)
 }
 

@@ -70,6 +70,23 @@ pub fn routed_demo(r: &mut Reader, profile: Profile, name: &str) {
     }
 }
 
+/// A checkout where nothing is paid is a helper.
+pub fn dev_gateway(r: &mut Reader, profile: Profile, key: &str) {
+    if profile == Profile::Production {
+        r.fault(key, "is dev, which is a development helper");
+    }
+}
+
+/// The shortest secret that a payment provider shares with us in production, in characters.
+const SHORTEST_PAYMENT_SECRET: usize = 16;
+
+/// Whoever guesses such a secret pays with it.
+pub fn payment_secret(r: &mut Reader, profile: Profile, key: &str, secret: &str) {
+    if profile == Profile::Production && secret.len() < SHORTEST_PAYMENT_SECRET {
+        r.fault(key, "has fewer than 16 characters");
+    }
+}
+
 /// A provider gets people's words and our key.
 pub fn provider_url(r: &mut Reader, profile: Profile, key: &str, url: Option<&Url>) {
     if profile == Profile::Production && url.is_some_and(is_exposed) {

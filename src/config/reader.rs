@@ -55,6 +55,13 @@ impl Reader {
         names.into_iter().map(str::to_owned).collect()
     }
 
+    /// The names of the settings right below `prefix`, such as prices by provider.
+    pub fn keys_below(&self, prefix: &str) -> Vec<String> {
+        let below = format!("{prefix}.");
+        let rest = self.settings.keys().filter_map(|key| key.strip_prefix(&below));
+        rest.filter(|rest| !rest.contains('.')).map(str::to_owned).collect()
+    }
+
     /// Passes over a table that cannot be understood: what is in it is not to be called unknown.
     pub fn pass_over(&mut self, table: &str) {
         let below = format!("{table}.");
@@ -235,6 +242,20 @@ impl Reader {
             };
             url.filter(|url| is_plain(&without_version(url)))
                 .ok_or("an address such as https://api.example.com/v1 is needed".into())
+        })
+    }
+
+    /// As [`Reader::url`], for a page that people are sent to: it may have a query.
+    pub fn page_url(&mut self, key: &str) -> Option<Url> {
+        self.get(key, |value| {
+            let url = value.as_str().and_then(|text| Url::parse(text.trim()).ok());
+            let without_query = |url: &Url| {
+                let mut url = url.clone();
+                url.set_query(None);
+                url
+            };
+            url.filter(|url| is_plain(&without_query(url)))
+                .ok_or("an address such as https://pay.example.com/join is needed".into())
         })
     }
 

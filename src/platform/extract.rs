@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     body::{Body, HttpBody as _},
-    extract::{FromRequest, FromRequestParts, Path, Request},
+    extract::{FromRequest, FromRequestParts, Path, Request, State},
     http::{HeaderMap, header, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -53,6 +53,17 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for OptionalJson<T> {
         }
         check_content_type(&parts.headers)?;
         json::read(&bytes).map(|body| OptionalJson(Some(body)))
+    }
+}
+
+/// A body of any kind as it came, of at most `LIMIT` bytes.
+pub struct RawBody<const LIMIT: usize>(pub bytes::Bytes);
+
+impl<S: Sync, const LIMIT: usize> FromRequest<S> for RawBody<LIMIT> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        read_body(request.into_body(), LIMIT).await.map(RawBody)
     }
 }
 
@@ -123,8 +134,12 @@ impl<S: Sync> FromRequestParts<S> for ApiQuery {
 }
 
 /// The middleware that refuses a query string with a name that comes twice, or with too many, on every route: readers
-/// differ on which of two values counts, and a proxy or a log may have read the other one.
-pub async fn check_query(request: Request, next: Next) -> Response {
+/// differ on which of two values counts, and a proxy or a log may have read the other one. Below `foreign` the query is
+/// somebody else's, and judged there.
+pub async fn check_query(State(foreign): State<&'static str>, request: Request, next: Next) -> Response {
+    if request.uri().path().starts_with(foreign) {
+        return next.run(request).await;
+    }
     match ApiQuery::parse(request.uri().query()) {
         Ok(_) => next.run(request).await,
         Err(problem) => problem.into_response(),

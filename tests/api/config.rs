@@ -453,3 +453,75 @@ fn a_signing_key_is_known_before_it_signs() {
     }
     load(Profile::Development, &[("DM__AUTH__SIGNING_KEY_ROTATION", "40m")]).unwrap();
 }
+
+/// A provider of each kind, with a plan that both sell.
+const PAYMENTS: &[(&str, &str)] = &[
+    ("DM__BILLING__PROVIDERS__CARDS__KIND", "stripe"),
+    ("DM__BILLING__PROVIDERS__CARDS__MODE", "live"),
+    ("DM__BILLING__PROVIDERS__CARDS__SECRET_KEY", "sk_live_canary_key"),
+    ("DM__BILLING__PROVIDERS__CARDS__WEBHOOK_SECRETS", "whsec_canary_one_, whsec_canary_two_"),
+    ("DM__BILLING__PROVIDERS__PAY__KIND", "postback"),
+    ("DM__BILLING__PROVIDERS__PAY__MODE", "live"),
+    ("DM__BILLING__PROVIDERS__PAY__BASE_URL", "https://pay.example.com/join?site=7"),
+    ("DM__BILLING__PROVIDERS__PAY__WEBHOOK_SECRETS", "canary-of-the-processor"),
+    ("DM__BILLING__PLANS__GOLD__NAME", "Gold"),
+    ("DM__BILLING__PLANS__GOLD__MESSAGES_PER_DAY", "500"),
+    ("DM__BILLING__PLANS__GOLD__COMPANIONS", "roz, octavia"),
+    ("DM__BILLING__PLANS__GOLD__PRICES__CARDS", "price_gold"),
+    ("DM__BILLING__PLANS__GOLD__PRICES__PAY", "19.99"),
+    ("DM__BILLING__CHECKOUT", "pay"),
+];
+
+#[test]
+fn payments_are_read_as_they_are_given() {
+    let config = load(Profile::Production, &[&production()[..], PAYMENTS].concat()).unwrap();
+    let gold = config.billing.plan("gold").unwrap();
+    assert_eq!((gold.name.as_str(), gold.messages_per_day, gold.generations), ("Gold", 500, None));
+    assert!(gold.companions.include("roz") && !gold.companions.include("tamsin"));
+    assert_eq!(config.billing.plan_of_price("cards", "price_gold"), Some(gold));
+    assert_eq!(config.billing.plan_of_price("pay", "price_gold"), None);
+    assert_eq!(config.billing.upgrade_url, "https://www.example.com/subscribe");
+    let names: Vec<&str> = config.payment_providers.iter().map(|provider| provider.name.as_str()).collect();
+    assert_eq!(names, ["cards", "pay"]);
+}
+
+#[test]
+fn what_is_wrong_with_payments_is_told_and_no_secret_is() {
+    for (name, value, what) in [
+        ("DM__BILLING__CHECKOUT", "nobody", "is not among billing.providers"),
+        ("DM__BILLING__PROVIDERS__PAY__KIND", "paypal", "one of dev, postback, stripe"),
+        ("DM__BILLING__PROVIDERS__PAY__KIND", "dev", "development helper"),
+        ("DM__BILLING__PROVIDERS__PAY__BASE_URL", "http://pay.example.com/join", "is not https"),
+        ("DM__BILLING__PROVIDERS__PAY__MODE", "", "one of test, live"),
+        ("DM__BILLING__PROVIDERS__PAY__WEBHOOK_SECRETS", "", "is missing"),
+        ("DM__BILLING__PROVIDERS__PAY__WEBHOOK_SECRETS", "canary-of-the-processor,canary", "fewer than 16"),
+        ("DM__BILLING__PROVIDERS__PAY__PATH_SECRET", "canary/of/a/path/to/nowhere", "letters, digits"),
+        ("DM__BILLING__PROVIDERS__PAY__ALLOWED_PEERS", "pay.example.com", "a network"),
+        ("DM__BILLING__PROVIDERS__CARDS__SECRET_KEY", "sk_test_canary_key", "is one of the other mode"),
+        ("DM__BILLING__PROVIDERS__CARDS__SECRET_KEY", "", "is missing"),
+        ("DM__BILLING__PROVIDERS__CARDS__BASE_URL", "http://stripe.example.com", "is not https"),
+        ("DM__BILLING__PLANS__GOLD__MESSAGES_PER_DAY", "0", "from 1"),
+        ("DM__BILLING__PLANS__GOLD__COMPANIONS", "nobody", "is not among chat.companions"),
+        ("DM__BILLING__PLANS__GOLD__PRICES__NOBODY", "1", "is not among billing.providers"),
+        ("DM__BILLING__RETRY_MAX", "1s", "is less than billing.retry_min"),
+        ("DM__BILLING__UPGRADE_URL", "http://www.example.com/plans", "is not https"),
+    ] {
+        let given = PAYMENTS.iter().copied().filter(|(known, _)| *known != name);
+        let pairs: Vec<_> = production().into_iter().chain(given).chain([(name, value)]).collect();
+        let faults = load(Profile::Production, &pairs).unwrap_err().join("\n");
+        assert!(faults.contains(name) && faults.contains(what), "{name} {value}: {faults}");
+        assert!(!faults.contains("canary"), "{faults}");
+    }
+}
+
+#[test]
+fn one_price_is_of_one_plan() {
+    let twice = [
+        ("DM__BILLING__PLANS__RED__NAME", "Red"),
+        ("DM__BILLING__PLANS__RED__MESSAGES_PER_DAY", "9"),
+        ("DM__BILLING__PLANS__RED__COMPANIONS", "*"),
+        ("DM__BILLING__PLANS__RED__PRICES__PAY", "19.99"),
+    ];
+    let faults = load(Profile::Production, &[&production()[..], PAYMENTS, &twice].concat()).unwrap_err();
+    assert_eq!(faults, ["DM__BILLING__PLANS__RED__PRICES__PAY is the price of “gold”, too"]);
+}

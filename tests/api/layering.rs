@@ -153,7 +153,7 @@ fn inside_a_slice_the_layers_hold() {
             forbid("Deref for", "a service hands its parts to nobody");
             forbid("http::router", "only http.rs knows routes");
         }
-        if file == "store" {
+        if file == "store" || path.contains("/store/") {
             forbid("service::", "a store takes a connection and knows nothing above it");
             forbid("Db", "the service opens transactions");
         } else {
@@ -195,6 +195,20 @@ const OWNERLESS: &[(&str, &[&str])] = &[
     ),
     ("src/auth/email_change/store.rs", &["remove_expired_changes", "find_undo", "remove_expired_undos"]),
     ("src/auth/consents/store.rs", &[]),
+    ("src/billing/store/checkout.rs", &["remove_expired_intents"]),
+    (
+        "src/billing/store/rows.rs",
+        &[
+            "subscriptions_of_customer",
+            "find_subscription",
+            "put_subscription",
+            "find_customer",
+            "find_hold",
+            "open_hold",
+            "move_hold",
+            "release_hold",
+        ],
+    ),
     ("src/auth/password/store.rs", &["store_reset", "find_reset", "remove_expired_resets"]),
 ];
 
@@ -243,7 +257,12 @@ fn files_and_functions_stay_small() {
             .iter()
             .any(|start| trimmed.starts_with(start));
             // Queries are declared like functions and are data.
-            if begins && function.is_none() && !path.ends_with("/store.rs") && !trimmed.ends_with(';') {
+            if begins
+                && function.is_none()
+                && !path.ends_with("/store.rs")
+                && !path.contains("/store/")
+                && !trimmed.ends_with(';')
+            {
                 function = Some((number, indent, trimmed.to_owned()));
             }
             if let Some((start, depth, name)) = &function

@@ -21,6 +21,7 @@
 mod account;
 mod admin;
 mod auth;
+mod billing;
 mod chat;
 mod config;
 mod db;
@@ -29,4 +30,5 @@ mod jobs;
 mod layering;
 mod platform;
 mod process;
+mod stripe;
 mod support;

@@ -64,7 +64,8 @@ pub struct SuspensionForm {
 }
 
 impl Administrator<'_> {
-    fn caller(self) -> Option<Caller> {
+    /// Who, where it is somebody.
+    pub fn caller(self) -> Option<Caller> {
         match self {
             Administrator::Admin(caller, _) => Some(caller),
             Administrator::Command => None,
@@ -193,7 +194,8 @@ impl Auth {
             .await
     }
 
-    fn act(&self, action: Action, by: Administrator<'_>, about: Uuid) -> AuditEvent {
+    /// The entry of what an operator does to a user.
+    pub fn act(&self, action: Action, by: Administrator<'_>, about: Uuid) -> AuditEvent {
         match by {
             Administrator::Admin(caller, client) => self.audit(action, Some(client)).by_caller(caller),
             Administrator::Command => self.audit(action, None).with("by", "command"),
@@ -202,7 +204,7 @@ impl Auth {
     }
 
     /// A user's key, if there is such a user.
-    async fn key_of(&self, id: Uuid) -> Result<DataKey, AuthError> {
+    pub async fn key_of(&self, id: Uuid) -> Result<DataKey, AuthError> {
         let found = self.0.db.read(async |c| users::store::find_user_id(id).opt(&c).await).await?;
         found.ok_or(AuthError::NoSuchUser)?;
         Ok(self.0.keyring.user(id).await?)
@@ -224,8 +226,8 @@ async fn read_user(conn: &Conn, id: Uuid, key: &DataKey, now: Timestamp) -> Resu
     })
 }
 
-/// Waits for the act before, and refuses who may not act any more since then.
-async fn begin_act(conn: &Conn, actor: Option<Caller>, now: Timestamp) -> Result<(), AuthError> {
+/// The first statement of what an operator does: waits for the act before, and refuses who may not act any more since then.
+pub async fn begin_act(conn: &Conn, actor: Option<Caller>, now: Timestamp) -> Result<(), AuthError> {
     store::begin_act().exec(conn).await?;
     let Some(actor) = actor else { return Ok(()) };
     if store::hold_active_admin(actor.user_id, now).opt(conn).await?.is_none() {

@@ -69,6 +69,16 @@ pub enum Action {
     RoleChanged,
     /// A new key signs access tokens, or was announced to do so.
     SigningKeyRotated,
+    /// A subscription is something else now at its provider.
+    SubscriptionChanged,
+    /// An operator gave access.
+    AccessGranted,
+    /// An operator took a grant back.
+    GrantRevoked,
+    /// Access is held up: by a provider, for money that was taken back, or by an operator.
+    HoldOpened,
+    /// What was held up is let go.
+    HoldReleased,
 }
 
 text_column!(Action {
@@ -96,6 +106,11 @@ text_column!(Action {
     SessionsRevoked = "user.sessions_revoked",
     RoleChanged = "user.role_changed",
     SigningKeyRotated = "signing_key.rotated",
+    SubscriptionChanged = "subscription.changed",
+    AccessGranted = "access.granted",
+    GrantRevoked = "access.grant_revoked",
+    HoldOpened = "access.held",
+    HoldReleased = "access.released",
 });
 
 /// How it went.

@@ -88,6 +88,11 @@ impl User {
 }
 
 impl Auth {
+    /// Where mail of other slices goes, if there is such a user.
+    pub async fn mail_address(&self, id: Uuid) -> Result<Option<String>, AuthError> {
+        Ok(self.0.db.read(async |c| store::find_address(id).opt(&c).await).await?)
+    }
+
     /// Creates a user for whose age and consents the operator vouches.
     pub async fn create_user(&self, email: Email, password: Password, role: Role) -> Result<Uuid, AuthError> {
         let judged = self.check_new_password(&password, Some(&email)).await;

@@ -21,6 +21,8 @@ queries! {
         "SELECT id, email, email_verified, display_name, locale, time_zone, role, created_at, age_assurance
            FROM app_user WHERE id = $1";
 
+    fn find_address(id: Uuid) -> String = "SELECT email FROM app_user WHERE id = $1";
+
     /// Whether there is such a user.
     fn find_user_id(id: Uuid) -> Uuid = "SELECT id FROM app_user WHERE id = $1";
 

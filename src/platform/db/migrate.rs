@@ -44,6 +44,7 @@ pub const MIGRATIONS: &[Migration] = migrations![
     8 "0008_regenerate.sql",
     9 "0009_personas.sql",
     10 "0010_free_failures.sql",
+    11 "0011_billing.sql",
 ];
 
 /// What a run of the migrations did.

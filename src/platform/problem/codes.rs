@@ -68,6 +68,12 @@ codes! {
     /// The day's messages are used up.
     QuotaExhausted = "quota_exhausted", PAYMENT_REQUIRED, "Today's messages are used up",
         "Wait until `resets_at`, or show the plans; `upgrade_url` leads there.";
+    /// A renewal failed, and the time for mending it is over.
+    PaymentPastDue = "payment_past_due", PAYMENT_REQUIRED, "The last payment did not go through",
+        "Send the person to the page of `POST /v1/subscription/portal`, where the payment can be mended.";
+    /// Money was taken back, or an operator stopped access.
+    PaymentOnHold = "payment_on_hold", PAYMENT_REQUIRED, "Access is on hold",
+        "Tell the person to write to the operator. Nothing can be bought meanwhile.";
     /// Not allowed.
     Forbidden = "forbidden", FORBIDDEN, "This is not allowed", "There is nothing to retry.";
     /// The sign-in is too long ago.
@@ -107,6 +113,9 @@ codes! {
     /// The same message id with another text.
     IdempotencyMismatch = "idempotency_mismatch", CONFLICT, "This id was used for something else",
         "Give every new message an id of its own, and every request for another reply a key of its own.";
+    /// The caller has a subscription that renews.
+    AlreadySubscribed = "already_subscribed", CONFLICT, "There is a subscription already",
+        "Send the person to `manage_url`, or to the page of `POST /v1/subscription/portal`.";
     /// Well-formed, but not valid.
     ValidationFailed = "validation_failed", UNPROCESSABLE_ENTITY, "The request is not valid",
         "`errors` names each field by JSON pointer with a code and a sentence.";

@@ -1,5 +1,6 @@
 //! Who may administer, and what no administrator can read.
 
+use digitalmistress::{auth::Administrator, billing::GrantForm};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -11,20 +12,26 @@ use crate::support::{
 /// Every route, with a body that is in order.
 async fn routes(t: &TestApp, user: &str) -> Vec<(String, String, Value)> {
     let document = t.get("/openapi.json").await.ok();
+    let form =
+        GrantForm { plan: "plus".into(), ends_at: "2100-01-01T00:00:00Z".into(), reason: "a reason".into() };
+    let given =
+        t.background.billing.grant(Administrator::Command, user.parse().unwrap(), &form).await.unwrap();
     let mut routes = Vec::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
         for method in operations.as_object().unwrap().keys().filter(|_| path.starts_with("/v1/admin")) {
             let body = match path.rsplit('/').next().unwrap() {
                 "suspend" => json!({"reason": "a reason"}),
                 "role" => json!({"role": "user"}),
+                "grants" => json!({"plan": "plus", "ends_at": form.ends_at, "reason": "a reason"}),
                 _ => json!({}),
             };
             let query = if path.ends_with("/users") { "?query=ann@example.com" } else { "" };
-            let path = format!("{}{query}", path.replace("{id}", user));
+            let path =
+                format!("{}{query}", path.replace("{id}", user).replace("{grant_id}", &given.id.to_string()));
             routes.push((method.to_uppercase(), path, body));
         }
     }
-    assert_eq!(routes.len(), 7, "{routes:?}");
+    assert_eq!(routes.len(), 9, "{routes:?}");
     routes
 }
 

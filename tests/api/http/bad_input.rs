@@ -197,6 +197,8 @@ async fn a_query_with_a_name_twice_or_too_many_is_refused_everywhere() {
     let document = t.get("/openapi.json").await.ok();
     let mut routes: Vec<(String, String)> =
         operations(&document).into_iter().map(|(method, path, _)| (method, path)).collect();
+    // What a payment provider sends is judged by its gateway.
+    routes.retain(|(_, path)| !path.starts_with("/v1/webhooks/"));
     let pages = ["/openapi.json", "/docs", "/docs/scalar.js", "/problems/{code}", "/dev/mailbox", "/nothing"];
     routes.extend(pages.map(|path| ("GET".to_owned(), path.to_owned())));
     let many = |count: usize| (0..count).map(|n| format!("p{n}=1")).collect::<Vec<_>>().join("&");

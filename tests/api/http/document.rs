@@ -8,6 +8,9 @@ use super::operations;
 use crate::support::{
     app::{PASSWORD, Person, TestApp, message},
     http::{Answer, Call},
+    pages::press,
+    postback,
+    requests::PAGE,
 };
 
 /// The password that the tour changes to.
@@ -57,7 +60,7 @@ impl Tour {
             content => {
                 let media = &content[essence];
                 assert!(media.is_object(), "{method} {path} answers {essence} undeclared");
-                if essence != "text/event-stream" {
+                if !matches!(essence, "text/event-stream" | "text/plain") {
                     self.validate(&media["schema"], &answer.json(), &format!("{method} {path}"));
                 }
             }
@@ -111,7 +114,14 @@ impl Tour {
 
 #[tokio::test]
 async fn live_answers_are_what_the_document_says() {
-    let t = TestApp::start().await;
+    let secret_path = [
+        ("DM__BILLING__PROVIDERS__OTHER__KIND", "postback"),
+        ("DM__BILLING__PROVIDERS__OTHER__BASE_URL", "https://other.example.com/join"),
+        ("DM__BILLING__PROVIDERS__OTHER__WEBHOOK_SECRETS", postback::SECRET),
+        ("DM__BILLING__PROVIDERS__OTHER__PATH_SECRET", "only-the-processor-knows"),
+        ("DM__BILLING__CHECKOUT", "dev"),
+    ];
+    let t = TestApp::with(&[postback::SETTINGS, &secret_path].concat()).await;
     let document = t.get("/openapi.json").await.ok();
     let mut tour = Tour { document, visited: BTreeSet::new() };
 
@@ -171,6 +181,7 @@ async fn live_answers_are_what_the_document_says() {
     let code = json!({"code": t.code_for("new@example.com").await});
     tour.check("POST", "/v1/me/email/confirm", &call("POST", "/v1/me/email/confirm", code).await);
     administration(&mut tour, &t).await;
+    subscription(&mut tour, &t).await;
     let other = Person::from(t.log_in_with("new@example.com", CHANGED).await.ok());
     let end = call("DELETE", &format!("/v1/sessions/{}", other.session), Value::Null).await;
     tour.check("DELETE", "/v1/sessions/{id}", &end);
@@ -194,6 +205,37 @@ async fn live_answers_are_what_the_document_says() {
     assert!(missed.is_empty(), "not on the tour: {missed:?}");
 }
 
+async fn subscription(tour: &mut Tour, t: &TestApp) {
+    let cleo = t.sign_up("cleo@example.com").await;
+    tour.check("GET", "/v1/plans", &t.get("/v1/plans").await);
+    tour.check("GET", "/v1/subscription", &cleo.get(t, "/v1/subscription").await);
+    let order = json!({"plan": "plus", "success_url": PAGE, "cancel_url": PAGE});
+    let checkout = cleo.post(t, "/v1/subscription/checkout", order).await;
+    tour.check("POST", "/v1/subscription/checkout", &checkout);
+    press(t, checkout.json()["url"].as_str().unwrap(), "pay").await;
+    let portal = json!({"return_url": PAGE});
+    tour.check("POST", "/v1/subscription/portal", &cleo.post(t, "/v1/subscription/portal", portal).await);
+    tour.check("POST", "/v1/subscription/sync", &cleo.post(t, "/v1/subscription/sync", json!({})).await);
+    let sale = postback::Sale { id: "s1".into(), reference: None, price: "9.99".into() };
+    let query = postback::signed(postback::SECRET, &sale.says("initial", "t1", t.now().as_second()));
+    for (method, provider) in [("GET", "pay"), ("POST", "pay"), ("GET", "other"), ("POST", "other")] {
+        let (template, path) = match provider {
+            "pay" => ("/v1/webhooks/{provider}", "/v1/webhooks/pay"),
+            _ => ("/v1/webhooks/{provider}/{secret}", "/v1/webhooks/other/only-the-processor-knows"),
+        };
+        let call = match method {
+            "GET" => t.request("GET", &format!("{path}?{query}")),
+            _ => t
+                .request("POST", path)
+                .header("content-type", "application/x-www-form-urlencoded")
+                .body(query.clone()),
+        };
+        tour.check(method, template, &Call::new(call).await);
+    }
+    let cancel = cleo.post(t, "/v1/subscription/cancel", json!({})).await;
+    tour.check("POST", "/v1/subscription/cancel", &cancel);
+}
+
 async fn administration(tour: &mut Tour, t: &TestApp) {
     let boss = t.administrator("boss@example.com").await;
     let bob = t.sign_up("bob@example.com").await;
@@ -205,6 +247,11 @@ async fn administration(tour: &mut Tour, t: &TestApp) {
         tour.check("POST", &template(rest), &boss.post(t, &path(rest), body).await);
     }
     tour.check("GET", &template(""), &boss.get(t, &path("")).await);
+    let grant = json!({"plan": "plus", "ends_at": "2999-01-01T00:00:00Z", "reason": "an apology"});
+    let given = boss.post(t, &path("/grants"), grant).await;
+    tour.check("POST", &template("/grants"), &given);
+    let one = format!("/grants/{}", given.json()["id"].as_str().unwrap());
+    tour.check("DELETE", &template("/grants/{grant_id}"), &boss.delete(t, &path(&one)).await);
     tour.check("POST", &template("/unsuspend"), &boss.post(t, &path("/unsuspend"), json!({})).await);
     tour.check("PUT", &template("/role"), &boss.put(t, &path("/role"), json!({"role": "admin"})).await);
     tour.check("GET", "/v1/admin/audit", &boss.get(t, "/v1/admin/audit?limit=3").await);

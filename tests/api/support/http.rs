@@ -78,6 +78,12 @@ impl Answer {
         self.status(200)
     }
 
+    /// Compares an answer that is not JSON.
+    #[track_caller]
+    pub fn answers(self, text: &str) {
+        assert_eq!((self.code, self.text.as_str()), (200, text));
+    }
+
     /// The problem of an answer with this status and code.
     #[track_caller]
     pub fn problem(self, status: u16, code: &str) -> Value {

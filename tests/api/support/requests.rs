@@ -12,6 +12,9 @@ use super::{
 
 const NEW: &str = "nine loud lanterns at dawn";
 
+/// A page that callers may name.
+pub const PAGE: &str = "http://localhost:3000/account";
+
 /// A call that succeeds.
 pub struct Request {
     pub method: String,
@@ -133,6 +136,16 @@ pub async fn prepared(
         "/v1/admin/users/{id}/suspend" | "/v1/admin/users/{id}/role" => {
             url = path.replace("{id}", &t.sign_up(&other).await.id);
             if path.ends_with("role") { json!({"role": "user"}) } else { json!({"reason": "a chargeback"}) }
+        }
+        "/v1/admin/users/{id}/grants" => {
+            url = path.replace("{id}", &t.sign_up(&other).await.id);
+            json!({"plan": "plus", "ends_at": "2100-01-01T00:00:00Z", "reason": "an apology"})
+        }
+        "/v1/subscription/checkout" => json!({"plan": "plus", "success_url": PAGE, "cancel_url": PAGE}),
+        "/v1/subscription/portal" => {
+            let body = json!({"plan": "plus", "success_url": PAGE, "cancel_url": PAGE});
+            person.post(t, "/v1/subscription/checkout", body).await.ok();
+            json!({"return_url": PAGE})
         }
         _ => panic!("nobody has said what {method} {path} takes"),
     };

@@ -1,4 +1,4 @@
-//! The queries of billing.
+//! The queries of the daily quota.
 
 use uuid::Uuid;
 

@@ -1,0 +1,5 @@
+//! The payment providers that there are. Each translates between our words and its own wire; none knows the database.
+
+pub mod dev;
+pub mod postback;
+pub mod stripe;
