@@ -31,12 +31,11 @@ use std::{
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-};
+use tokio::net::TcpListener;
 
-use self::support::{PASSWORD, Server, cpu_seconds, machine, ms, quantile};
+use self::support::{
+    PASSWORD, Server, cpu_seconds, http::Connection, lateness, machine, ms, quantile, upstream,
+};
 
 const WRONG: &str = "eight quiet lanterns at dawn";
 /// Samples of each state of an account.
@@ -65,8 +64,7 @@ fn main() {
     let dir = tempfile::tempdir_in(".").unwrap();
     println!("machine: {}", machine());
     runtime.block_on(async {
-        let origin = Instant::now();
-        let upstream = upstream(origin).await;
+        let upstream = upstream::start().await;
         let server = Server::start(&dir.path().join("server"), &upstream, &[]);
         for email in ["ann@example.com", "locked@example.com", "suspended@example.com", "reader@example.com"]
         {
@@ -78,7 +76,7 @@ fn main() {
         let token = server.log_in(&client, "reader@example.com").await;
         states(&client, &server).await;
         sign_ins(&client, &server).await;
-        crowd(&client, &server, &token, origin).await;
+        crowd(&client, &server, &token).await;
         sessions(&server, &token).await;
     });
 }
@@ -244,13 +242,14 @@ fn bare_hashes() -> Spent {
 
 // --- A crowd that signs in, and what others notice of it.
 
-async fn crowd(client: &reqwest::Client, server: &Server, token: &str, origin: Instant) {
+async fn crowd(client: &reqwest::Client, server: &Server, token: &str) {
     let quiet_probe = probes(client, server, LOAD / 2).await;
-    let quiet_stream = stream(client, server, token, origin, "quiet", LOAD / 2).await;
+    let quiet_stream = lateness(client, server, token, "quiet", LOAD / 2, PACE).await;
     forget_peak_memory(server);
     let before = server.memory("VmRSS");
     let over = Arc::new(AtomicBool::new(false));
     let (in_, later) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let begun = Instant::now();
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
             let (client, url, over) = (client.clone(), server.at("/v1/auth/login"), over.clone());
@@ -274,7 +273,8 @@ async fn crowd(client: &reqwest::Client, server: &Server, token: &str, origin: I
         })
         .collect();
     let (probe, stream) =
-        tokio::join!(probes(client, server, LOAD), stream(client, server, token, origin, "busy", LOAD));
+        tokio::join!(probes(client, server, LOAD), lateness(client, server, token, "busy", LOAD, PACE));
+    let lasted = begun.elapsed();
     over.store(true, Ordering::Relaxed);
     for caller in callers {
         caller.await.unwrap();
@@ -282,7 +282,7 @@ async fn crowd(client: &reqwest::Client, server: &Server, token: &str, origin: I
     println!(
         "{CALLERS} parallel sign-ins for {:.0} s: {} signed in, {} told to come back; resident memory {before:.1} MB \
          before, at most {:.1} MB",
-        LOAD.as_secs_f64(),
+        lasted.as_secs_f64(),
         in_.load(Ordering::Relaxed),
         later.load(Ordering::Relaxed),
         server.memory("VmHWM")
@@ -314,67 +314,6 @@ async fn probes(client: &reqwest::Client, server: &Server, during: Duration) -> 
     times
 }
 
-/// Listens to a reply whose words say when they were sent; how late each one came.
-async fn stream(
-    client: &reqwest::Client,
-    server: &Server,
-    token: &str,
-    origin: Instant,
-    id: &str,
-    during: Duration,
-) -> Vec<Duration> {
-    let parts = json!([{"type": "text", "text": "Tell me something long."}]);
-    let body = json!({"id": id, "message": {"id": "m", "role": "user", "parts": parts}});
-    let request = client.post(server.at("/v1/chat")).bearer_auth(token).json(&body);
-    let mut response = request.send().await.unwrap();
-    assert_eq!(response.status(), 200);
-    let (begun, mut times, mut buffer) = (Instant::now(), Vec::new(), String::new());
-    while begun.elapsed() < during {
-        let Some(piece) = response.chunk().await.unwrap() else { break };
-        let now = origin.elapsed();
-        buffer.push_str(std::str::from_utf8(&piece).unwrap());
-        while let Some((frame, rest)) = buffer.split_once("\n\n") {
-            if let Some(data) =
-                frame.strip_prefix("data: ").and_then(|data| serde_json::from_str::<Value>(data).ok())
-            {
-                // Words that came together are in one chunk; the last was sent last.
-                let sent = data["delta"]
-                    .as_str()
-                    .and_then(|text| text.split_whitespace().last()?.parse::<u64>().ok());
-                times.extend(sent.map(|sent| now.saturating_sub(Duration::from_micros(sent))));
-            }
-            buffer = rest.to_owned();
-        }
-    }
-    times
-}
-
-/// A provider whose words are the microseconds since the start.
-async fn upstream(origin: Instant) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            stream.set_nodelay(true).unwrap();
-            tokio::spawn(async move {
-                let mut request = [0; 16 * 1024];
-                let _ = stream.read(&mut request).await;
-                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
-                let _ = stream.write_all(head.as_bytes()).await;
-                loop {
-                    let word = format!("{} ", origin.elapsed().as_micros());
-                    let chunk = json!({"choices": [{"index": 0, "delta": {"content": word}}]});
-                    if stream.write_all(format!("data: {chunk}\n\n").as_bytes()).await.is_err() {
-                        return;
-                    }
-                    tokio::time::sleep(PACE).await;
-                }
-            });
-        }
-    });
-    url
-}
-
 // --- Session validation.
 
 async fn sessions(server: &Server, token: &str) {
@@ -398,16 +337,10 @@ async fn requests(address: &str, process: u32, path: &str, headers: &str) -> (f6
         .map(|_| {
             let (address, request) = (address.to_owned(), request.clone());
             tokio::spawn(async move {
-                let mut stream = TcpStream::connect(address).await.unwrap();
-                stream.set_nodelay(true).unwrap();
-                let (mut buffer, mut done) = (Vec::new(), 0usize);
+                let (mut connection, mut done) = (Connection::open(&address).await, 0usize);
                 while started.elapsed() < LOAD / 2 {
-                    stream.write_all(request.as_bytes()).await.unwrap();
-                    buffer.clear();
-                    while !is_whole(&buffer) {
-                        assert!(stream.read_buf(&mut buffer).await.unwrap() > 0, "the connection ended");
-                    }
-                    assert!(buffer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer));
+                    let status = connection.call(request.as_bytes()).await;
+                    assert_eq!(status, 200, "{}", connection.answer());
                     done += 1;
                 }
                 done
@@ -420,13 +353,6 @@ async fn requests(address: &str, process: u32, path: &str, headers: &str) -> (f6
     }
     let cpu = cpu_seconds(process) - before;
     (done as f64 / started.elapsed().as_secs_f64(), cpu / done as f64 * 1e6)
-}
-
-fn is_whole(answer: &[u8]) -> bool {
-    let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
-    let text = std::str::from_utf8(&answer[..head]).unwrap().to_ascii_lowercase();
-    let length = text.split("content-length: ").nth(1).map_or("0", |rest| rest.lines().next().unwrap());
-    answer.len() >= head + 4 + length.parse::<usize>().unwrap()
 }
 
 struct Empty {

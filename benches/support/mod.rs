@@ -6,11 +6,13 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    sync::OnceLock,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
+pub mod http;
 pub mod upstream;
 
 pub const PASSWORD: &str = "seven quiet lanterns at dusk";
@@ -123,13 +125,51 @@ pub fn message(conversation: &str, id: &str, text: &str) -> Value {
     json!({"id": conversation, "message": {"id": id, "role": "user", "parts": [{"type": "text", "text": text}]}})
 }
 
+/// Listens to a reply whose words say when they were sent, `every` so often; how late each one came.
+pub async fn lateness(
+    client: &reqwest::Client,
+    server: &Server,
+    token: &str,
+    conversation: &str,
+    during: Duration,
+    every: Duration,
+) -> Vec<Duration> {
+    let words = during.as_micros() / every.as_micros();
+    let wish = format!("times words={words} every={}", every.as_micros());
+    let body = message(conversation, "m", &wish);
+    let mut response =
+        client.post(server.at("/v1/chat")).bearer_auth(token).json(&body).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let (mut times, mut buffer) = (Vec::new(), String::new());
+    while let Some(piece) = response.chunk().await.unwrap() {
+        let now = since_start();
+        buffer.push_str(std::str::from_utf8(&piece).unwrap());
+        while let Some((frame, rest)) = buffer.split_once("\n\n") {
+            let data = frame.strip_prefix("data: ");
+            let chunk: Option<Value> = data.and_then(|data| serde_json::from_str(data).ok());
+            let text = chunk.as_ref().and_then(|chunk| chunk["delta"].as_str()).unwrap_or_default();
+            let sent = text.split_whitespace().map(|word| word.parse::<u64>().expect("a word is a time"));
+            times.extend(sent.map(|sent| now.saturating_sub(Duration::from_micros(sent))));
+            buffer = rest.to_owned();
+        }
+    }
+    assert_eq!(times.len() as u128, words, "every word came");
+    times
+}
+
+/// The time since somebody first asked for it.
+pub fn since_start() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
 /// One insert, one commit, one fsync each time, with the settings of the program.
 pub fn bare_commits(dir: &Path, how_many: usize) -> Vec<Duration> {
     let db = rusqlite::Connection::open(dir.join("bare.sqlite")).unwrap();
     db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE t (body BLOB);")
         .unwrap();
     let insert = |_| {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         db.execute("INSERT INTO t VALUES (zeroblob(400))", []).unwrap();
         started.elapsed()
     };

@@ -1,5 +1,5 @@
-//! A provider that says what the newest message asks for: `words=N every=MICROSECONDS`, and `hold` to go on only when the
-//! program hangs up. Without any of them it says ten words at once.
+//! A provider that says what the newest message asks for: `words=N every=MICROSECONDS`, `times` to have each word be the time
+//! at which it is sent, and `hold` to go on only when the program hangs up. Without any of them it says ten words at once.
 
 use std::time::Duration;
 
@@ -9,10 +9,13 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+use super::since_start;
+
 /// Says one word after the other.
 struct Wish {
     words: usize,
     every: Duration,
+    times: bool,
     hold: bool,
 }
 
@@ -27,6 +30,7 @@ impl Wish {
         Wish {
             words: number("words=").unwrap_or(10) as usize,
             every: Duration::from_micros(number("every=").unwrap_or(0)),
+            times: text.contains("times"),
             hold: text.contains("hold"),
         }
     }
@@ -64,10 +68,13 @@ async fn answer_all(mut stream: TcpStream) -> Option<()> {
 
 async fn answer(stream: &mut TcpStream, wish: &Wish) -> Option<()> {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-    let word = json!({"choices": [{"index": 0, "delta": {"content": "evening "}}]});
-    let (word, mut out) = (chunk(&format!("data: {word}\n\n")), head.to_owned());
+    let (word, mut out) = (said("evening "), head.to_owned());
     for _ in 0..wish.words {
-        out.push_str(&word);
+        if wish.times {
+            out.push_str(&said(&format!("{} ", since_start().as_micros())));
+        } else {
+            out.push_str(&word);
+        }
         if !wish.every.is_zero() {
             stream.write_all(out.as_bytes()).await.ok()?;
             out.clear();
@@ -84,6 +91,11 @@ async fn answer(stream: &mut TcpStream, wish: &Wish) -> Option<()> {
     ));
     out.push_str("0\r\n\r\n");
     stream.write_all(out.as_bytes()).await.ok()
+}
+
+fn said(word: &str) -> String {
+    let delta = json!({"choices": [{"index": 0, "delta": {"content": word}}]});
+    chunk(&format!("data: {delta}\n\n"))
 }
 
 fn chunk(text: &str) -> String {
