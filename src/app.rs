@@ -23,6 +23,7 @@ use crate::{
         providers::{anthropic::Anthropic, demo::Demo, openai::OpenAi},
     },
     config::{Config, MailSettings, PaymentKind, PaymentProvider, ProviderKind},
+    health,
     jobs::Background,
     platform::{
         clock::SharedClock,
@@ -59,6 +60,7 @@ pub fn queries() -> Vec<(&'static str, &'static [Declared])> {
         ("auth::throttle", auth::throttle::store::ALL),
         ("auth::tokens", auth::tokens::store::ALL),
         ("auth::users", auth::users::store::ALL),
+        ("health", health::ALL),
         ("billing::checkout", billing::store::checkout::ALL),
         ("billing::queue", billing::store::queue::ALL),
         ("billing::quota", billing::store::quota::ALL),
@@ -196,6 +198,7 @@ async fn build(config: &Config, world: &World, instance: Instance, db: &Db) -> R
         &auth,
         &billing,
         &chat,
+        db,
         routes::Helpers { mailbox: mailbox.clone(), checkout: payments.dev },
     );
     let background = Background {

@@ -107,6 +107,8 @@ pub struct ServerSettings {
     pub max_connections: usize,
     /// How long running replies may go on after a request to end.
     pub drain_timeout: Duration,
+    /// How long requests are still taken after a request to end, so that a proxy can notice that we are not ready.
+    pub drain_notice: Duration,
 }
 
 /// A provider with its name.
@@ -271,6 +273,7 @@ fn server(r: &mut Reader, profile: Profile) -> Option<ServerSettings> {
     let data_dir = r.needed_text("server.data_dir").map(PathBuf::from);
     let max_connections = r.number("server.max_connections", 1, 1_000_000);
     let drain_timeout = r.duration("server.drain_timeout");
+    let drain_notice = r.pause("server.drain_notice");
     Some(ServerSettings {
         listen: listen?,
         metrics_listen: metrics_listen?,
@@ -281,6 +284,7 @@ fn server(r: &mut Reader, profile: Profile) -> Option<ServerSettings> {
         data_dir: data_dir?,
         max_connections: max_connections?,
         drain_timeout: drain_timeout?,
+        drain_notice: drain_notice?,
     })
 }
 

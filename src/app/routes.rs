@@ -27,8 +27,9 @@ use crate::{
     billing::{self, Billing, gateways::dev::Dev},
     chat::{self, Chat},
     config::{Config, Profile},
-    openapi,
+    health, openapi,
     platform::{
+        db::Db,
         edge::{Edge, X_REQUEST_ID, edge},
         extract::check_query,
         mail::Mailbox,
@@ -57,6 +58,9 @@ pub const PUBLIC: PublicPaths = PublicPaths(&[
     "/v1/webhooks/{provider}/{secret}",
     "/.well-known/jwks.json",
     "/problems/{code}",
+    "/livez",
+    "/readyz",
+    "/version",
     "/openapi.json",
     "/docs",
     "/docs/scalar.js",
@@ -151,12 +155,14 @@ pub fn router(
     auth: &Auth,
     billing: &Billing,
     chat: &Chat,
+    db: &Db,
     helpers: Helpers,
 ) -> Router {
     let account = Account { auth: auth.clone(), billing: billing.clone() };
     // Until there are second factors, nobody in production has what administration needs there.
     let admin = Admin::new(auth.clone(), billing.clone(), config.profile == Profile::Production);
     let mut all = Slices::all().router(account, chat.clone(), admin).merge(openapi::router(&document()));
+    all = all.merge(health::router(db.clone(), world.tasks.clone()));
     if let Some(mailbox) = helpers.mailbox {
         all = all.merge(mailbox.router());
     }

@@ -39,7 +39,7 @@ pub async fn serve(config: Config, world: World) -> Result<(), Failure> {
     if let Some((listener, metrics)) = metrics {
         serve_metrics(listener, &metrics, &world.tasks);
     }
-    wait_for_a_signal(&world.tasks)?;
+    wait_for_a_signal(&world.tasks, config.server.drain_notice)?;
     let address = listeners.first().map(TcpListener::local_addr).transpose()?;
     tracing::info!(address = address.map(tracing::field::display), "ready");
     if config.profile == Profile::Development {
@@ -97,8 +97,8 @@ async fn listen(config: &Config) -> Result<Vec<TcpListener>, Failure> {
     Ok(listeners)
 }
 
-/// SIGTERM and SIGINT end the program in order.
-fn wait_for_a_signal(tasks: &Tasks) -> Result<(), Failure> {
+/// SIGTERM and SIGINT end the program in order: for `notice` everything goes on while we say that we are not ready.
+fn wait_for_a_signal(tasks: &Tasks, notice: Duration) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let waiting = tasks.clone();
@@ -106,6 +106,12 @@ fn wait_for_a_signal(tasks: &Tasks) -> Result<(), Failure> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = waiting.stopping() => {}
+        }
+        waiting.leave();
+        tracing::info!("about to end: not ready any more");
+        tokio::select! {
+            () = tokio::time::sleep(notice) => {}
             () = waiting.stopping() => {}
         }
         tracing::info!("ending: no new replies, running ones may finish");

@@ -12,6 +12,7 @@ pub struct Tasks(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     tracker: TaskTracker,
+    leaving: CancellationToken,
     stopping: CancellationToken,
     ending: CancellationToken,
 }
@@ -32,6 +33,16 @@ impl Tasks {
         });
     }
 
+    /// Whether the program is about to end: whoever sends requests here is to send them elsewhere.
+    pub fn is_leaving(&self) -> bool {
+        self.0.leaving.is_cancelled()
+    }
+
+    /// Says that the program is about to end. Everything goes on until [`Tasks::stop`].
+    pub fn leave(&self) {
+        self.0.leaving.cancel();
+    }
+
     /// Completes when the program begins to end: nothing new is begun from here on.
     pub async fn stopping(&self) {
         self.0.stopping.cancelled().await;
@@ -44,6 +55,7 @@ impl Tasks {
 
     /// Tells every task that the program is ending.
     pub fn stop(&self) {
+        self.leave();
         self.0.stopping.cancel();
     }
 

@@ -17,8 +17,9 @@ const SLICES: &[(&str, &[&str])] = &[
 const ROOT: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("jobs", &[]),
+    ("health", &[]),
     ("openapi", &[]),
-    ("app", &["config", "jobs", "openapi"]),
+    ("app", &["config", "health", "jobs", "openapi"]),
     ("commands", &["app", "config", "jobs", "openapi"]),
 ];
 

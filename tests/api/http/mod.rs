@@ -5,6 +5,7 @@ mod closed_by_default;
 mod connections;
 pub mod document;
 mod headers;
+mod health;
 mod pages;
 
 use digitalmistress::platform::db::{Error, Query};

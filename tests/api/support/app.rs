@@ -196,6 +196,11 @@ impl TestApp {
         self.restart().await
     }
 
+    /// Tells the program that it is about to end: everything goes on.
+    pub fn about_to_end(&self) {
+        self.tasks.leave();
+    }
+
     /// Tells the program that it is going to end: nothing new is begun, what runs goes on.
     pub fn begin_to_end(&self) {
         self.tasks.stop();
