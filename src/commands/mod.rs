@@ -1,5 +1,6 @@
 //! The commands of the program.
 
+mod backup;
 mod banner;
 mod billing;
 mod keys;
@@ -61,6 +62,24 @@ enum Command {
     CheckConfig,
     /// Print the API document
     Openapi,
+    /// Write a backup of a SQLite database, also beside a running server
+    Backup {
+        /// The directory for the data
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// The directory for the wrapped data keys, better on another disk [default: that of the data]
+        #[arg(long, value_name = "DIR")]
+        keys_to: Option<PathBuf>,
+    },
+    /// Put the newest backup of a directory in the place of a SQLite database that no server uses; ends every session
+    Restore {
+        /// The directory with the data
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// The directory with the wrapped data keys [default: that of the data]
+        #[arg(long, value_name = "DIR")]
+        keys_from: Option<PathBuf>,
+    },
     /// Manage users
     #[command(subcommand)]
     User(user::UserCommand),
@@ -104,6 +123,12 @@ fn try_run(cli: &Cli, env: Vec<(OsString, OsString)>) -> Result<(), Failure> {
         match &cli.command {
             Command::Dev | Command::Serve => serve::serve(config, world).await,
             Command::Migrate => migrate(&config, &world).await,
+            Command::Backup { to, keys_to } => {
+                backup::back_up(&config, &world, to, keys_to.as_ref().unwrap_or(to)).await
+            }
+            Command::Restore { from, keys_from } => {
+                backup::restore(&config, &world, from, keys_from.as_ref().unwrap_or(from)).await
+            }
             Command::User(command) => user::run(command, &config, &world).await,
             Command::Keys(command) => keys::run(command, &config, &world).await,
             Command::Billing(command) => Box::pin(billing::run(command, &config, &world)).await,

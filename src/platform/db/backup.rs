@@ -1,4 +1,5 @@
-//! SQLite files on disk: private ones, and the backup that is made before a migration changes anything.
+//! SQLite files on disk: private ones, and backups: those that are asked for, and the one that is made before a migration
+//! changes anything.
 //!
 //! Wrapped data keys never stay in the same file as what they open. A backup is two files, and the one with the keys
 //! is removed after [`KEY_BACKUP_LIFE`]: from then on an erased user's words are gone from every backup.
@@ -36,16 +37,37 @@ fn create_directory(path: &Path) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| unavailable(&error))
 }
 
+/// A backup: two files, of which the one with the keys is to be removed first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// Everything but the keys.
+    pub data: PathBuf,
+    /// The wrapped data keys, without which the rest is noise.
+    pub keys: PathBuf,
+}
+
 /// Writes a consistent copy of the database into `backups/` beside it and returns its path.
-///
-/// The copy is whole, checked and flushed before it gets its final name.
 pub(super) fn before_migration(database: &Path, version: i64, now: Timestamp) -> Result<PathBuf> {
     let directory = directory_of(database);
-    create_directory(&directory)?;
+    Ok(write(database, &directory, &directory, version, now)?.data)
+}
+
+/// Writes a consistent copy of the database, also while it is written to: data and keys come from one moment.
+///
+/// The copy is whole, checked and flushed before it gets its final name.
+pub(super) fn write(
+    database: &Path,
+    directory: &Path,
+    keys_directory: &Path,
+    version: i64,
+    now: Timestamp,
+) -> Result<Backup> {
+    create_directory(directory)?;
+    create_directory(keys_directory)?;
     let stem = database.file_stem().and_then(|stem| stem.to_str()).unwrap_or("database");
     let stamp = now.to_zoned(TimeZone::UTC).strftime(STAMP).to_string();
     let data = directory.join(format!("{stem}.{stamp}.v{version}.sqlite"));
-    let keys = directory.join(format!("{stem}.{stamp}.v{version}{KEYS_SUFFIX}"));
+    let keys = keys_directory.join(format!("{stem}.{stamp}.v{version}{KEYS_SUFFIX}"));
     let unfinished = [with_suffix(&data, ".unfinished"), with_suffix(&keys, ".unfinished")];
     let [data_unfinished, keys_unfinished] = &unfinished;
     for path in &unfinished {
@@ -63,8 +85,31 @@ pub(super) fn before_migration(database: &Path, version: i64, now: Timestamp) ->
         fs::File::open(from).and_then(|file| file.sync_all()).map_err(|error| unavailable(&error))?;
         fs::rename(from, to).map_err(|error| unavailable(&error))?;
     }
-    fs::File::open(&directory).and_then(|file| file.sync_all()).map_err(|error| unavailable(&error))?;
-    Ok(data)
+    sync_directory(directory)?;
+    sync_directory(keys_directory)?;
+    Ok(Backup { data, keys })
+}
+
+/// Names survive a loss of power only when their directory was flushed.
+pub(super) fn sync_directory(directory: &Path) -> Result<()> {
+    fs::File::open(directory).and_then(|file| file.sync_all()).map_err(|error| unavailable(&error))
+}
+
+/// The newest backup in a directory whose keys are there, or in another directory.
+pub(super) fn newest(directory: &Path, keys_directory: &Path) -> Result<Option<Backup>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).map_err(|error| unavailable(&error))? {
+        let data = entry.map_err(|error| unavailable(&error))?.path();
+        let name = data.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(stem) = name.strip_suffix(".sqlite").filter(|_| !name.ends_with(KEYS_SUFFIX)) else {
+            continue;
+        };
+        let keys = keys_directory.join(format!("{stem}{KEYS_SUFFIX}"));
+        if let (Some(made), true) = (key_backup_time(&keys), keys.exists()) {
+            found.push((made, Backup { data, keys }));
+        }
+    }
+    Ok(found.into_iter().max_by_key(|(made, _)| *made).map(|(_, backup)| backup))
 }
 
 /// Moves the wrapped keys out of the copy and leaves no trace of them in its pages.
@@ -77,9 +122,14 @@ fn separate_keys(data: &Path, keys: &Path) -> Result<()> {
             "CREATE TABLE keys.data_key AS SELECT * FROM main.data_key; DELETE FROM main.data_key; VACUUM main;",
         )?;
     }
-    for schema in ["main", "keys"] {
+    check_intact(&copy, &["main", "keys"])
+}
+
+/// Refuses files that SQLite finds fault with.
+pub(super) fn check_intact(connection: &Connection, schemas: &[&str]) -> Result<()> {
+    for schema in schemas {
         let verdict: String =
-            copy.query_row(&format!("PRAGMA {schema}.integrity_check"), [], |row| row.get(0))?;
+            connection.query_row(&format!("PRAGMA {schema}.integrity_check"), [], |row| row.get(0))?;
         if verdict != "ok" {
             return Err(Error::Unavailable("the backup is not intact".into()));
         }
@@ -117,16 +167,16 @@ fn directory_of(database: &Path) -> PathBuf {
     database.parent().unwrap_or(Path::new(".")).join("backups")
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
-fn path_text(path: &Path) -> Result<&str> {
+pub(super) fn path_text(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| Error::Unavailable("the database's path is not UTF-8".into()))
 }
 
-fn unavailable(error: &std::io::Error) -> Error {
+pub(super) fn unavailable(error: &std::io::Error) -> Error {
     Error::Unavailable(format!("files: {error}").into())
 }

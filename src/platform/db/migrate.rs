@@ -4,11 +4,17 @@
 //! that key, finds it taken and moves on; no lock is needed. The row holds the file's SHA-256, so a released file that
 //! was edited afterwards is noticed instead of silently not applied.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::{DatabaseSettings, Db, Error, Result, backup, postgres::Postgres, sqlite};
+use super::{
+    DatabaseSettings, Db, Error, Result,
+    backup::{self, Backup},
+    postgres::Postgres,
+    restore::{self, Restoring},
+    sqlite,
+};
 use crate::platform::digest::sha256;
 
 /// A step of the schema.
@@ -94,6 +100,48 @@ const INSERT: &str =
     "INSERT INTO schema_migration (version, name, sha256, applied_at) VALUES ($1, $2, $3, $4)";
 
 impl Db {
+    /// Writes a backup of a SQLite database, also beside a running server: data into one directory, the wrapped data keys into
+    /// another or the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Misuse`] on PostgreSQL, which has its own tools.
+    pub async fn back_up(
+        settings: &DatabaseSettings,
+        directory: &Path,
+        keys_directory: &Path,
+        now: Timestamp,
+    ) -> Result<Backup> {
+        let Some(file) = settings.sqlite_path() else { return Err(NOT_SQLITE) };
+        let version =
+            Runner::open(settings).await?.applied().await?.last().map_or(0, |(version, _)| *version);
+        backup::write(&file, directory, keys_directory, version, now)
+    }
+
+    /// Puts the newest backup of a directory together, ready to take the database's place; see [`Restoring::finish`].
+    ///
+    /// # Errors
+    ///
+    /// When there is none, it is not intact, or its schema is newer than `known`.
+    pub async fn prepare_restore(
+        settings: &DatabaseSettings,
+        directory: &Path,
+        keys_directory: &Path,
+        known: &[Migration],
+    ) -> Result<Restoring, MigrateError> {
+        let target = settings.sqlite_path().ok_or(NOT_SQLITE)?;
+        let found = backup::newest(directory, keys_directory)?;
+        let found = found.ok_or_else(|| Error::Unavailable("there is no backup with its keys".into()))?;
+        let restoring = restore::prepare(&found, &target)?;
+        match Db::check_schema(&at(settings, &restoring.ready), known).await {
+            Ok(()) | Err(MigrateError::Pending(_)) => Ok(restoring),
+            Err(error) => {
+                restoring.abandon();
+                Err(error)
+            }
+        }
+    }
+
     /// Applies the `known` migrations that are missing. An existing SQLite file is backed up first.
     pub async fn migrate(
         settings: &DatabaseSettings,
@@ -131,6 +179,15 @@ impl Db {
             missing => Err(MigrateError::Pending(missing)),
         }
     }
+}
+
+/// What these commands answer to PostgreSQL.
+const NOT_SQLITE: Error =
+    Error::Misuse("this is for SQLite; PostgreSQL has its own tools, see docs/operations.md");
+
+/// The same settings with another SQLite file.
+fn at(settings: &DatabaseSettings, file: &Path) -> DatabaseSettings {
+    DatabaseSettings { url: format!("sqlite:{}", file.display()).into(), ..settings.clone() }
 }
 
 /// The known migrations that are not applied yet, after checking those that are.

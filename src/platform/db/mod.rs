@@ -23,6 +23,7 @@ mod migrate;
 mod pauses;
 mod postgres;
 mod query;
+mod restore;
 mod sqlite;
 mod value;
 
@@ -32,11 +33,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 pub use self::{
     address::exposures,
-    backup::{KEY_BACKUP_LIFE, remove_old_key_backups},
+    backup::{Backup, KEY_BACKUP_LIFE, remove_old_key_backups},
     conn::{Conn, MAX_ROWS},
     error::{Error, Result},
     migrate::{MIGRATIONS, MigrateError, Migrated, Migration, sqlite_text},
     query::{Declared, Query, Record, Row},
+    restore::Restoring,
     value::{Arg, Field, Kind, Value},
 };
 use self::{

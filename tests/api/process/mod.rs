@@ -1,5 +1,6 @@
 //! The program as an operator meets it: a process that is started, asked, watched and killed.
 
+mod backup;
 mod billing;
 mod canaries;
 mod commands;
