@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     Billing, BillingError,
     access::allowed_until,
-    gateway::{Gateway, Subject, Undelivered},
+    gateway::{Gateway, GatewayError, Subject, Undelivered},
     row::{Mode, StoredSubscription},
     store::{queue, rows},
 };
@@ -36,6 +36,23 @@ impl Billing {
     /// How often to sweep.
     pub fn sweep_interval(&self) -> Duration {
         self.0.settings.sweep_interval
+    }
+
+    /// Whether each payment provider that can be asked answers us, by name.
+    pub async fn check_providers(&self) -> Vec<(String, Result<String, GatewayError>)> {
+        let mut answers = Vec::new();
+        for (name, gateway) in &self.0.gateways {
+            let mode = gateway.mode().as_str();
+            let answer = if gateway.capabilities().queryable {
+                // There are none from now on: to be told so, the key has to be accepted.
+                let asked = gateway.undelivered(self.now()).await;
+                asked.map(|_| format!("answers, in {mode} mode"))
+            } else {
+                Ok(format!("cannot be asked, in {mode} mode"))
+            };
+            answers.push((name.clone(), answer));
+        }
+        answers
     }
 
     /// One sweep over every provider that can be asked. What one of them fails at does not keep the others from theirs.

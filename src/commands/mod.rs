@@ -3,6 +3,7 @@
 mod backup;
 mod banner;
 mod billing;
+mod doctor;
 mod keys;
 mod serve;
 mod user;
@@ -62,6 +63,12 @@ enum Command {
     CheckConfig,
     /// Print the API document
     Openapi,
+    /// Look at database, keys, mail, providers, clock and disk, and say what is wrong
+    Doctor {
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Write a backup of a SQLite database, also beside a running server
     Backup {
         /// The directory for the data
@@ -123,6 +130,7 @@ fn try_run(cli: &Cli, env: Vec<(OsString, OsString)>) -> Result<(), Failure> {
         match &cli.command {
             Command::Dev | Command::Serve => serve::serve(config, world).await,
             Command::Migrate => migrate(&config, &world).await,
+            Command::Doctor { json } => Box::pin(doctor::run(&config, &world, *json)).await,
             Command::Backup { to, keys_to } => {
                 backup::back_up(&config, &world, to, keys_to.as_ref().unwrap_or(to)).await
             }

@@ -71,6 +71,15 @@ impl Smtp {
         Ok(Smtp { server, from })
     }
 
+    /// Connects, signs in where the settings say so, and leaves.
+    pub async fn reach(&self) -> Result<(), MailError> {
+        let connected = timeout(TIME, self.server.connect()).await;
+        let connected = connected.map_err(|_| MailError::Later("it does not answer".into()))?;
+        let mut server = connected.map_err(|error| later("connecting", &error))?;
+        let _ = timeout(GOODBYE, server.quit()).await;
+        Ok(())
+    }
+
     fn write(&self, id: Uuid, mail: &Mail) -> Result<(Address, Vec<u8>), MailError> {
         let unusable = |what: &str| MailError::Refused(format!("{what} cannot be written into a mail"));
         let to: Mailbox = mail.to.parse().map_err(|_| unusable("the recipient"))?;

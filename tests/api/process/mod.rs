@@ -4,6 +4,7 @@ mod backup;
 mod billing;
 mod canaries;
 mod commands;
+mod doctor;
 mod forwarded;
 mod kill;
 mod kill_regenerate;
