@@ -1,5 +1,6 @@
 //! The composition root: settings become services, services become routes.
 
+mod limits;
 mod routes;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

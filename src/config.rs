@@ -4,6 +4,7 @@ mod billing;
 mod chat;
 mod checks;
 mod layers;
+mod limits;
 mod providers;
 mod reader;
 mod throttle;
@@ -23,6 +24,7 @@ use self::reader::Reader;
 pub use self::{
     billing::{PaymentKind, PaymentProvider},
     layers::Profile,
+    limits::LimitSettings,
 };
 pub use crate::chat::providers::openai::KeyPlace;
 use crate::{
@@ -62,6 +64,8 @@ pub struct Config {
     pub migrate_on_start: bool,
     /// The master keys; `None` in development, where a file is made.
     pub master_keys: Option<SecretString>,
+    /// How often anybody may call.
+    pub limits: LimitSettings,
     /// Identity.
     pub auth: AuthSettings,
     /// Who is asked whether a new password was in a breach.
@@ -209,6 +213,7 @@ fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
     let database = database(r, profile, data_dir.as_deref().unwrap_or(Path::new("data")));
     let migrate_on_start = r.flag("database.migrate_on_start");
     let master_keys = master_keys(r, profile);
+    let limits = limits::read(r);
     let auth = auth(r, server.as_ref());
     let breach_check_url = r.optional_url("auth.breach_check_url");
     checks::breach_check_url(r, profile, breach_check_url.as_ref().and_then(Option::as_ref));
@@ -236,6 +241,7 @@ fn read(r: &mut Reader, profile: Profile) -> Option<Config> {
         database: database?,
         migrate_on_start: migrate_on_start?,
         master_keys: master_keys?,
+        limits: limits?,
         auth: auth?,
         breach_check_url: breach_check_url?,
         billing: billing?,

@@ -16,7 +16,10 @@ use tower_http::{
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::World;
+use super::{
+    World,
+    limits::{Limiter, by_address, by_user},
+};
 use crate::{
     account::{self, http::Account},
     admin::{self, Admin},
@@ -32,6 +35,7 @@ use crate::{
         db::Db,
         edge::{Edge, X_REQUEST_ID, edge},
         extract::check_query,
+        limits::{LIMIT_HEADER, POLICY_HEADER},
         mail::Mailbox,
         problem::Problem,
         public::PublicPaths,
@@ -169,10 +173,13 @@ pub fn router(
     if let Some(checkout) = helpers.checkout {
         all = all.merge(checkout.router());
     }
+    let limiter = Limiter::new(config.limits, Arc::clone(&world.clock));
     let guarded = all
         .fallback(|| async { Problem::not_found() })
+        .layer(middleware::from_fn_with_state(limiter.clone(), by_user))
         .layer(middleware::from_fn_with_state(Gate { auth: auth.clone(), public: PUBLIC }, gate))
-        .layer(middleware::from_fn_with_state(NOTICES, check_query));
+        .layer(middleware::from_fn_with_state(NOTICES, check_query))
+        .layer(middleware::from_fn_with_state(limiter, by_address));
     let only_hosts = (config.profile == Profile::Development)
         .then(|| ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec().into());
     let outermost = Edge {
@@ -211,6 +218,8 @@ fn cors(origins: &[String]) -> CorsLayer {
         .expose_headers([
             X_REQUEST_ID,
             header::RETRY_AFTER,
+            LIMIT_HEADER,
+            POLICY_HEADER,
             HeaderName::from_static(chat::ui_stream::PROTOCOL_HEADER.0),
         ])
         .max_age(PREFLIGHT_AGE)

@@ -38,7 +38,7 @@ pub use self::{
     password::{HashError, Password, PasswordRules},
     service::{Auth, AuthError, StartError},
     session::SessionView,
-    throttle::{Rate, ThrottleSettings},
+    throttle::ThrottleSettings,
     tokens::{Jwks, KeyState, Rotation, SigningKey, Tokens},
     users::{AgeAssurance, ProfileChange, Role, User},
 };

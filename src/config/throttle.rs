@@ -1,16 +1,16 @@
 //! The settings of throttles.
 
-use super::reader::Reader;
-use crate::auth::{Rate, ThrottleSettings};
+use super::{limits::rate, reader::Reader};
+use crate::auth::ThrottleSettings;
 
 pub fn read(r: &mut Reader) -> Option<ThrottleSettings> {
-    let login_account = rate(r, "login_account");
-    let login_address = rate(r, "login_address");
-    let login_pair = rate(r, "login_pair");
-    let signup_address = rate(r, "signup_address");
-    let mail_recipient = rate(r, "mail_recipient");
-    let mail_address = rate(r, "mail_address");
-    let code_address = rate(r, "code_address");
+    let login_account = rate(r, "auth.throttle.login_account");
+    let login_address = rate(r, "auth.throttle.login_address");
+    let login_pair = rate(r, "auth.throttle.login_pair");
+    let signup_address = rate(r, "auth.throttle.signup_address");
+    let mail_recipient = rate(r, "auth.throttle.mail_recipient");
+    let mail_address = rate(r, "auth.throttle.mail_address");
+    let code_address = rate(r, "auth.throttle.code_address");
     Some(ThrottleSettings {
         login_account: login_account?,
         login_address: login_address?,
@@ -20,10 +20,4 @@ pub fn read(r: &mut Reader) -> Option<ThrottleSettings> {
         mail_address: mail_address?,
         code_address: code_address?,
     })
-}
-
-fn rate(r: &mut Reader, name: &str) -> Option<Rate> {
-    let burst = r.number(&format!("auth.throttle.{name}.burst"), 1, 1_000_000);
-    let every = r.duration(&format!("auth.throttle.{name}.every"));
-    Some(Rate { burst: burst?, every: every? })
 }

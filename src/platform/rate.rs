@@ -18,7 +18,7 @@ pub struct Rate {
 
 /// The numbers with which the database decides, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Take {
+pub struct Take {
     /// Now.
     pub now: i64,
     /// What one token is worth.
@@ -31,7 +31,7 @@ pub(super) struct Take {
 
 impl Rate {
     /// The numbers for taking a token at `now`.
-    pub(super) fn take(self, now: Timestamp) -> Take {
+    pub fn take(self, now: Timestamp) -> Take {
         let now = now.as_microsecond();
         let interval = i64::try_from(self.every.as_micros()).unwrap_or(i64::MAX);
         let behind = i64::from(self.burst.max(1)).saturating_sub(1);
@@ -46,7 +46,7 @@ impl Rate {
 
 impl Take {
     /// How long until a bucket that is full at `full_at` has a token; zero if it has one.
-    pub(super) fn wait(self, full_at: i64) -> Duration {
+    pub fn wait(self, full_at: i64) -> Duration {
         Duration::from_micros(u64::try_from(full_at.saturating_sub(self.latest)).unwrap_or(0))
     }
 }

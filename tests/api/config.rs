@@ -398,7 +398,7 @@ fn development_listens_on_this_machine_only() {
 /// Development has more of everything.
 #[test]
 fn production_has_the_throttles_that_the_documents_name() {
-    use digitalmistress::auth::Rate;
+    use digitalmistress::platform::rate::Rate;
     use std::time::Duration;
 
     let throttle = load(Profile::Production, &production()).unwrap().auth.throttle;

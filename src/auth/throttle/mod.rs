@@ -5,17 +5,17 @@
 //! for accounts that exist and those that do not.
 
 mod known_device;
-mod rate;
 pub(crate) mod store;
 
 use std::time::Duration;
 
-pub use self::{known_device::KnownDevice, rate::Rate};
+pub use self::known_device::KnownDevice;
 use super::{Auth, AuthError, Email};
 use crate::platform::{
     client::{Client, network_key},
     db::{self, Conn},
     keyring::Service,
+    rate::Rate,
 };
 
 /// How often things may be tried.

@@ -6,6 +6,7 @@ mod connections;
 pub mod document;
 mod headers;
 mod health;
+mod limits;
 mod pages;
 
 use digitalmistress::platform::db::{Error, Query};
