@@ -83,8 +83,10 @@ pub struct World {
     pub reply_filter: SharedReplyFilter,
 }
 
-/// What commands need of the program: identity and billing, over an open database.
+/// What commands need of the program: keys, identity and billing, over an open database.
 pub struct Offices {
+    /// Data keys.
+    pub keyring: Keyring,
     /// Identity.
     pub auth: Auth,
     /// Billing.
@@ -150,7 +152,7 @@ impl Offices {
         Db::check_schema(&config.database, MIGRATIONS).await?;
         let db = Db::open(&config.database, Arc::clone(&world.random))?;
         match staff(config, world, &db).await {
-            Ok((auth, billing)) => Ok(Offices { auth, billing, db }),
+            Ok((keyring, auth, billing)) => Ok(Offices { keyring, auth, billing, db }),
             Err(error) => {
                 close_after_failure(&db).await;
                 Err(error)
@@ -159,11 +161,11 @@ impl Offices {
     }
 }
 
-async fn staff(config: &Config, world: &World, db: &Db) -> Result<(Auth, Billing), StartError> {
+async fn staff(config: &Config, world: &World, db: &Db) -> Result<(Keyring, Auth, Billing), StartError> {
     let Foundation { keyring, jobs, auth } = foundation(config, world, db).await?;
     let payments = payments(config, world, &keyring)?;
     let billing = billing(config, world, db, &keyring, &jobs, &auth, &payments);
-    Ok((auth, billing))
+    Ok((keyring, auth, billing))
 }
 
 /// Leaves the file tidy; the error that matters is another one.

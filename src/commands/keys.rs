@@ -5,9 +5,12 @@ use clap::{Subcommand, ValueEnum};
 use super::{Failure, say};
 use crate::{
     app::{Offices, World},
-    auth::{Auth, AuthError, Rotation, SigningKey},
+    auth::{Rotation, SigningKey},
     config::Config,
-    platform::time::rfc3339,
+    platform::{
+        keyring::{Keyring, Rewrapped},
+        time::rfc3339,
+    },
 };
 
 /// Managing keys.
@@ -20,7 +23,7 @@ pub enum KeysCommand {
         /// Which key
         #[arg(value_enum)]
         key: KeyName,
-        /// In an emergency: revoke every key that there is, and sign with the new one at once
+        /// In an emergency, for signing keys: revoke every key that there is, and sign with the new one at once
         #[arg(long)]
         now: bool,
     },
@@ -31,18 +34,25 @@ pub enum KeysCommand {
 pub enum KeyName {
     /// The one that signs access tokens.
     Signing,
+    /// The one that data keys are wrapped under: the first of `security.master_keys` takes over from the others.
+    Master,
 }
 
 /// Runs the command.
 pub async fn run(command: &KeysCommand, config: &Config, world: &World) -> Result<(), Failure> {
     let offices = Offices::open(config, world).await?;
-    let lines = lines(command, &offices.auth).await;
+    let lines = lines(command, &offices).await;
     offices.db.close().await?;
     lines?.iter().try_for_each(|line| say(line))
 }
 
-async fn lines(command: &KeysCommand, auth: &Auth) -> Result<Vec<String>, AuthError> {
+async fn lines(command: &KeysCommand, offices: &Offices) -> Result<Vec<String>, Failure> {
+    let auth = &offices.auth;
     let rotation = match command {
+        KeysCommand::Rotate { key: KeyName::Master, now: false } => return rewrap(&offices.keyring).await,
+        KeysCommand::Rotate { key: KeyName::Master, now: true } => {
+            return Err("--now is for signing keys; a master key takes over at once".into());
+        }
         KeysCommand::List => {
             let keys = auth.signing_keys().await?;
             return Ok(keys.iter().map(line).collect());
@@ -64,6 +74,20 @@ async fn lines(command: &KeysCommand, auth: &Auth) -> Result<Vec<String>, AuthEr
             "Access tokens that were handed out are refused. Clients get new ones by a refresh.".to_owned(),
         ],
     })
+}
+
+async fn rewrap(keyring: &Keyring) -> Result<Vec<String>, Failure> {
+    let Rewrapped { changed, kept, lost } = keyring.rewrap().await?;
+    if lost > 0 {
+        let why = "are wrapped under a master key that the settings do not have";
+        return Err(format!("{changed} data keys were wrapped anew; {lost} {why}").into());
+    }
+    Ok(vec![
+        format!(
+            "{changed} data keys were wrapped anew, {kept} had been before; none is left under another master key"
+        ),
+        "Keep the old one for as long as there are backups of keys from before.".to_owned(),
+    ])
 }
 
 fn line(key: &SigningKey) -> String {

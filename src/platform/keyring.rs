@@ -21,6 +21,14 @@ queries! {
 
     fn find_key(owner: str) -> StoredKey =
         "SELECT owner, id, master_key, wrapped FROM data_key WHERE owner = $1";
+
+    /// The next keys in the order of their owners.
+    fn keys_after(owner: str, limit: i64) -> StoredKey =
+        "SELECT owner, id, master_key, wrapped FROM data_key WHERE owner > $1 ORDER BY owner LIMIT $2";
+
+    /// No row: it was wrapped anew or destroyed meanwhile.
+    fn wrap_anew(owner: str, id: Uuid, old_master: str, master_key: str, wrapped: Sealed) =
+        "UPDATE data_key SET master_key = $4, wrapped = $5 WHERE owner = $1 AND id = $2 AND master_key = $3";
 }
 
 record! {
@@ -85,6 +93,20 @@ pub enum KeyError {
     /// The database failed.
     #[error(transparent)]
     Storage(#[from] Error),
+}
+
+/// Keys that are wrapped anew in one transaction.
+const BATCH: i64 = 200;
+
+/// What became of data keys when the master key changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewrapped {
+    /// Keys that were wrapped anew.
+    pub changed: u64,
+    /// Keys that had been before.
+    pub kept: u64,
+    /// Keys that no master key of the settings opens.
+    pub lost: u64,
 }
 
 /// Hands out keys.
@@ -160,6 +182,40 @@ impl Keyring {
         let key = DataKey::generate(user_owner(user), id, &*self.0.random);
         let wrapped = self.0.masters.wrap(&key, &*self.0.random);
         NewUserKey { key, wrapped }
+    }
+
+    /// Wraps every data key under the first master key, also beside running servers that know both: what the keys open stays as
+    /// it is.
+    pub async fn rewrap(&self) -> Result<Rewrapped, KeyError> {
+        let (mut done, mut after) = (Rewrapped::default(), String::new());
+        loop {
+            let batch = self.0.db.read(async |c| keys_after(&after, BATCH).all(&c).await).await?;
+            let Some(last) = batch.last() else { return Ok(done) };
+            after.clone_from(&last.owner);
+            let mut anew = Vec::new();
+            for stored in batch.into_iter().map(WrappedKey::from) {
+                match self.0.masters.unwrap(&stored) {
+                    _ if self.0.masters.is_first(&stored.master_key) => {
+                        done.kept = done.kept.saturating_add(1)
+                    }
+                    Ok(key) => anew.push((stored.master_key, self.0.masters.wrap(&key, &*self.0.random))),
+                    Err(DoesNotOpen(_)) => done.lost = done.lost.saturating_add(1),
+                }
+            }
+            let changed = self
+                .0
+                .db
+                .write(async move |c| {
+                    let mut changed: u64 = 0;
+                    for (old, WrappedKey { owner, id, master_key, wrapped }) in &anew {
+                        let rows = wrap_anew(owner, *id, old, master_key, wrapped).exec(&c).await?;
+                        changed = changed.saturating_add(rows);
+                    }
+                    Ok::<_, Error>(changed)
+                })
+                .await?;
+            done.changed = done.changed.saturating_add(changed);
+        }
     }
 
     /// A user's key. A user without one has been erased.

@@ -215,6 +215,11 @@ impl MasterKeys {
         Zeroizing::new(format!("{id}:{}", BASE64_STANDARD.encode(*key)))
     }
 
+    /// Whether a master key is the one that new keys are wrapped under.
+    pub fn is_first(&self, id: &str) -> bool {
+        self.first.0 == id
+    }
+
     /// Seals a data key under the first master key.
     pub fn wrap(&self, key: &DataKey, random: &dyn Random) -> WrappedKey {
         let (master_key, master) = &self.first;

@@ -10,5 +10,6 @@ mod kill;
 mod kill_regenerate;
 mod leaving;
 mod lifecycle;
+mod master_key;
 mod panics;
 mod sessions;
