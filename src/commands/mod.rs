@@ -10,7 +10,8 @@ mod user;
 
 use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::{
     app::{self, World},
@@ -87,6 +88,12 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         keys_from: Option<PathBuf>,
     },
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
     /// Manage users
     #[command(subcommand)]
     User(user::UserCommand),
@@ -117,6 +124,11 @@ fn try_run(cli: &Cli, env: Vec<(OsString, OsString)>) -> Result<(), Failure> {
         // Needs no settings: the document is the same everywhere.
         return say(&format!("{:#}", app::document()));
     }
+    if let Command::Completions { shell } = cli.command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut script);
+        return say(String::from_utf8_lossy(&script).trim_end());
+    }
     let sources = sources(cli, env)?;
     let mut config = Config::load(&sources).map_err(|faults| list(&faults))?;
     if matches!(cli.command, Command::CheckConfig) {
@@ -140,7 +152,7 @@ fn try_run(cli: &Cli, env: Vec<(OsString, OsString)>) -> Result<(), Failure> {
             Command::User(command) => user::run(command, &config, &world).await,
             Command::Keys(command) => keys::run(command, &config, &world).await,
             Command::Billing(command) => Box::pin(billing::run(command, &config, &world)).await,
-            Command::CheckConfig | Command::Openapi => Ok(()),
+            Command::CheckConfig | Command::Completions { .. } | Command::Openapi => Ok(()),
         }
     })
 }

@@ -287,3 +287,14 @@ async fn an_operator_changes_the_signing_key_beside_a_running_server() {
         assert!(!ended.stdout.contains("private"), "{ended:?}");
     }
 }
+
+#[test]
+fn a_shell_can_complete_every_command_without_any_settings() {
+    for shell in ["bash", "zsh", "fish"] {
+        let printed = run(&["completions", shell], &[], "");
+        assert!(printed.success, "{printed:?}");
+        for command in ["backup", "billing", "check-config", "rotate", "set-role"] {
+            assert!(printed.stdout.contains(command), "{command} in {shell}");
+        }
+    }
+}
