@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use axum::Router;
 use secrecy::ExposeSecret as _;
 
+use self::limits::Limiter;
 pub use self::routes::{PUBLIC, document};
 use crate::{
     auth,
@@ -177,6 +178,7 @@ async fn build(config: &Config, world: &World, instance: Instance, db: &Db) -> R
     let Foundation { keyring, jobs, auth } = foundation(config, world, db).await?;
     let payments = payments(config, world, &keyring)?;
     let billing = billing(config, world, db, &keyring, &jobs, &auth, &payments);
+    let limiter = Limiter::new(config.limits, Arc::clone(&world.clock));
     let chat = Chat::new(chat::Start {
         db: db.clone(),
         keyring,
@@ -189,6 +191,7 @@ async fn build(config: &Config, world: &World, instance: Instance, db: &Db) -> R
         companions: config.companions.clone(),
         route: providers(config)?,
         filter: Arc::clone(&world.reply_filter),
+        messages: limiter.messages(),
         settings: config.chat.clone(),
         instance: instance.id(),
     });
@@ -201,8 +204,7 @@ async fn build(config: &Config, world: &World, instance: Instance, db: &Db) -> R
         &auth,
         &billing,
         &chat,
-        db,
-        routes::Helpers { mailbox: mailbox.clone(), checkout: payments.dev },
+        routes::Parts { db: db.clone(), limiter, mailbox: mailbox.clone(), checkout: payments.dev },
     );
     let background = Background {
         jobs,

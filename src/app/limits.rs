@@ -15,7 +15,7 @@ use crate::{
     platform::{
         client::{ClientAddress, network_key},
         clock::SharedClock,
-        limits::{Limits, Policy},
+        limits::{Limit, Limits, Policy},
         problem::{Code, Problem},
     },
 };
@@ -38,6 +38,11 @@ impl Limiter {
     /// A limiter that has seen nobody yet.
     pub fn new(settings: LimitSettings, clock: SharedClock) -> Limiter {
         Limiter { limits: Limits::new(clock), settings }
+    }
+
+    /// How fast a user's messages may come. The chat counts them: a message that was sent before is none.
+    pub fn messages(&self) -> Limit {
+        Limit::new(self.limits.clone(), Policy { name: "message", rate: self.settings.message })
     }
 
     async fn limit(&self, policy: Policy, key: u128, request: Request, next: Next) -> Response {
@@ -76,10 +81,13 @@ pub async fn by_user(State(limiter): State<Limiter>, request: Request, next: Nex
         return next.run(request).await;
     };
     let template = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let is_message = template == MESSAGES && request.method() == Method::POST;
-    let (name, rate) =
-        if is_message { ("message", limiter.settings.message) } else { ("user", limiter.settings.user) };
-    limiter.limit(Policy { name, rate }, user_id.as_u128(), request, next).await
+    if template == MESSAGES && request.method() == Method::POST {
+        let mut response = next.run(request).await;
+        limiter.messages().look(user_id.as_u128()).tell(response.headers_mut());
+        return response;
+    }
+    let policy = Policy { name: "user", rate: limiter.settings.user };
+    limiter.limit(policy, user_id.as_u128(), request, next).await
 }
 
 /// A number for what one subscriber cannot change about an address.

@@ -144,11 +144,15 @@ pub fn document() -> Value {
     Slices::all().document()
 }
 
-/// What development has and production refuses.
-pub struct Helpers {
-    /// The page with the mails.
+/// What the slices do not have.
+pub struct Parts {
+    /// The database, for its health.
+    pub db: Db,
+    /// Who is limited by what.
+    pub limiter: Limiter,
+    /// The page with the mails, in development.
     pub mailbox: Option<Mailbox>,
-    /// The checkout where nothing is paid.
+    /// The checkout where nothing is paid, in development.
     pub checkout: Option<Dev>,
 }
 
@@ -159,27 +163,25 @@ pub fn router(
     auth: &Auth,
     billing: &Billing,
     chat: &Chat,
-    db: &Db,
-    helpers: Helpers,
+    parts: Parts,
 ) -> Router {
     let account = Account { auth: auth.clone(), billing: billing.clone() };
     // Until there are second factors, nobody in production has what administration needs there.
     let admin = Admin::new(auth.clone(), billing.clone(), config.profile == Profile::Production);
     let mut all = Slices::all().router(account, chat.clone(), admin).merge(openapi::router(&document()));
-    all = all.merge(health::router(db.clone(), world.tasks.clone()));
-    if let Some(mailbox) = helpers.mailbox {
+    all = all.merge(health::router(parts.db, world.tasks.clone()));
+    if let Some(mailbox) = parts.mailbox {
         all = all.merge(mailbox.router());
     }
-    if let Some(checkout) = helpers.checkout {
+    if let Some(checkout) = parts.checkout {
         all = all.merge(checkout.router());
     }
-    let limiter = Limiter::new(config.limits, Arc::clone(&world.clock));
     let guarded = all
         .fallback(|| async { Problem::not_found() })
-        .layer(middleware::from_fn_with_state(limiter.clone(), by_user))
+        .layer(middleware::from_fn_with_state(parts.limiter.clone(), by_user))
         .layer(middleware::from_fn_with_state(Gate { auth: auth.clone(), public: PUBLIC }, gate))
         .layer(middleware::from_fn_with_state(NOTICES, check_query))
-        .layer(middleware::from_fn_with_state(limiter, by_address));
+        .layer(middleware::from_fn_with_state(parts.limiter, by_address));
     let only_hosts = (config.profile == Profile::Development)
         .then(|| ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec().into());
     let outermost = Edge {

@@ -316,6 +316,9 @@ impl From<ChatError> for Problem {
             ChatError::Overloaded => {
                 Problem::new(Code::Overloaded, "No more replies can be begun at the moment.")
             }
+            ChatError::TooFast { wait } => {
+                Problem::new(Code::RateLimited, "Messages come too fast.").retry_after(wait)
+            }
             ChatError::PaymentRequired(paywall) => (&*paywall).into(),
             ChatError::Auth(error) => error.into(),
             ChatError::Storage(error) | ChatError::Key(KeyError::Storage(error)) => Problem::storage(error),

@@ -47,9 +47,9 @@ impl Chat {
     /// In the order of API.md. After an error nothing is stored and nothing is charged.
     pub async fn send(&self, caller: Caller, request: ChatRequest) -> Result<Reply, ChatError> {
         let data_key = self.parts().keyring.user(caller.user_id).await?;
-        let mut meant = None;
+        let (mut meant, mut is_counted) = (None, false);
         for _ in 0..TRIES {
-            match self.try_send(caller, &data_key, &request, &mut meant).await {
+            match self.try_send(caller, &data_key, &request, &mut meant, &mut is_counted).await {
                 Ok(reply) => return Ok(reply),
                 Err(NotClaimed::Overtaken) => {}
                 Err(NotClaimed::Refused(error)) => {
@@ -75,7 +75,9 @@ impl Chat {
         meant: &mut Option<Meant>,
     ) -> Result<bool, ChatError> {
         let is_possible = match refusal {
-            ChatError::GenerationInProgress | ChatError::TooManyGenerations => true,
+            ChatError::GenerationInProgress | ChatError::TooManyGenerations | ChatError::TooFast { .. } => {
+                true
+            }
             ChatError::PaymentRequired(paywall) => paywall.wall != Wall::SubscriptionRequired,
             _ => false,
         };
@@ -110,6 +112,7 @@ impl Chat {
         data_key: &DataKey,
         request: &ChatRequest,
         meant: &mut Option<Meant>,
+        is_counted: &mut bool,
     ) -> Result<Reply, NotClaimed> {
         let owner = caller.user_id;
         let ToAnswer { conversation, plan } = match self.look_up(owner, data_key, request, meant).await? {
@@ -122,6 +125,10 @@ impl Chat {
             None => self.choose(request.companion.as_deref())?.clone(),
         };
         let access = self.check_access(owner, &companion.card.id).await?;
+        if !*is_counted && let Some(wait) = self.parts().messages.take(owner.as_u128()).wait {
+            return Err(ChatError::TooFast { wait }.into());
+        }
+        *is_counted = true;
         let most_at_once = access.generations.unwrap_or(self.parts().settings.generations_per_user);
         self.check_room(owner, most_at_once, conversation.as_ref()).await?;
         if let Some(sent) = request.sent() {

@@ -25,6 +25,7 @@ use crate::{
         db::{self, Db},
         job::{Jobs, NewJob, PrepareError},
         keyring::{KeyError, Keyring, Service},
+        limits::Limit,
         page::{Cursors, Page, Position},
         problem::{FieldError, Invalid},
         random::SharedRandom,
@@ -94,6 +95,12 @@ pub enum ChatError {
     /// This instance makes as many replies as it may, or is about to end.
     #[error("no more replies can be begun")]
     Overloaded,
+    /// Messages come faster than a user may send them.
+    #[error("messages come too fast")]
+    TooFast {
+        /// How long to wait.
+        wait: Duration,
+    },
     /// Nothing that the user has pays for this.
     #[error("a payment is needed")]
     PaymentRequired(Box<Paywall>),
@@ -141,6 +148,8 @@ pub struct Start {
     pub route: Vec<NamedProvider>,
     /// Who sees a reply before anybody else does.
     pub filter: SharedReplyFilter,
+    /// How fast a user's messages may come.
+    pub messages: Limit,
     /// The operator's decisions.
     pub settings: ChatSettings,
     /// This instance's id, the same after a restart.

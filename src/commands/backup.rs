@@ -26,7 +26,9 @@ pub async fn back_up(config: &Config, world: &World, to: &Path, keys_to: &Path) 
 
 /// Puts a backup in the database's place. No server may use it meanwhile.
 pub async fn restore(config: &Config, world: &World, from: &Path, keys_from: &Path) -> Result<(), Failure> {
-    let file = config.database.sqlite_path().unwrap_or_default();
+    let Some(file) = config.database.sqlite_path() else {
+        return Err("this is for SQLite; PostgreSQL has its own tools, see docs/operations.md".into());
+    };
     let _alone = FileLock::take_beside(&file)?
         .ok_or_else(|| format!("a server is using the database file {}", file.display()))?;
     let restoring = Db::prepare_restore(&config.database, from, keys_from, MIGRATIONS).await?;
@@ -38,7 +40,10 @@ pub async fn restore(config: &Config, world: &World, from: &Path, keys_from: &Pa
     if let Some(kept) = restoring.finish(world.clock.now())? {
         say(&format!("what was there is {}", kept.display()))?;
     }
-    say(&format!("restored {}; {sessions} sessions have ended", file.display()))
+    say(&format!("restored {}; {sessions} sessions have ended", file.display()))?;
+    say(
+        "Before you start: `migrate`, then `keys rotate signing --now`: signing keys that were revoked since are back.",
+    )
 }
 
 /// With other master keys than those of the backup nothing of it can be read: better known before than after.
@@ -49,6 +54,15 @@ async fn open_keys(config: &Config, world: &World, restoring: &Restoring) -> Res
     settings.url = format!("sqlite:{}", restoring.ready.display()).into();
     let db = Db::open(&settings, world.random.clone())?;
     let opened = Keyring::open(db.clone(), masters, world.random.clone(), world.clock.clone()).await;
+    let missing = match &opened {
+        Ok(keyring) => keyring.missing_masters().await,
+        Err(_) => Ok(Vec::new()),
+    };
     db.close().await?;
-    opened.map(|_| ()).map_err(|error| format!("the master keys do not fit the backup: {error}").into())
+    opened.map_err(|error| format!("the master keys do not fit the backup: {error}"))?;
+    let missing = missing?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(format!("the master keys do not fit the backup: it needs {}, too", missing.join(", ")).into())
 }

@@ -48,7 +48,10 @@ impl Finding {
 pub async fn run(config: &Config, world: &World, json: bool) -> Result<(), Failure> {
     let mut findings = Vec::new();
     look_inside(config, world, &mut findings).await;
-    findings.push(disk(&config.server.data_dir));
+    findings.push(disk("disk", &config.server.data_dir));
+    if let Some(directory) = config.database.sqlite_path().as_deref().and_then(Path::parent) {
+        findings.push(disk("disk of the database", directory));
+    }
     findings.push(mail(&config.mail).await);
     let client = http_client::build(PATIENCE, PATIENCE)?;
     let mut clocks = Vec::new();
@@ -73,13 +76,21 @@ pub async fn run(config: &Config, world: &World, json: bool) -> Result<(), Failu
 
 /// Database, keys and payment providers: what the services look at when they are opened.
 async fn look_inside(config: &Config, world: &World, findings: &mut Vec<Finding>) {
+    if let Some(file) = config.database.sqlite_path().filter(|file| !file.exists()) {
+        let missing = format!("there is no file {}", file.display());
+        return findings.push(Finding::new("database and keys", Err::<String, _>(missing)));
+    }
     let offices = match Offices::open(config, world).await {
         Ok(offices) => offices,
         Err(error) => return findings.push(Finding::new("database and keys", Err(error))),
     };
     let engine = if config.database.sqlite_path().is_some() { "SQLite" } else { "PostgreSQL" };
-    let found = format!("{engine}, schema up to date, the master keys fit");
-    findings.push(Finding::new("database and keys", Ok::<_, String>(found)));
+    let found = match offices.keyring.missing_masters().await {
+        Ok(missing) if missing.is_empty() => Ok(format!("{engine}, schema up to date, the master keys fit")),
+        Ok(missing) => Err(format!("data keys are wrapped under {}, too", missing.join(", "))),
+        Err(error) => Err(error.to_string()),
+    };
+    findings.push(Finding::new("database and keys", found));
     let signing = offices.auth.signing_keys().await.map_err(|error| error.to_string()).and_then(|keys| {
         let signs = keys.iter().find(|key| key.state == KeyState::Signing);
         signs.map(|key| format!("{} signs", key.kid)).ok_or("no key signs access tokens".to_owned())
@@ -93,9 +104,9 @@ async fn look_inside(config: &Config, world: &World, findings: &mut Vec<Finding>
     }
 }
 
-fn disk(path: &Path) -> Finding {
+fn disk(what: &str, path: &Path) -> Finding {
     let found = rustix::fs::statvfs(path).map_err(|error| format!("{}: {error}", path.display()));
-    Finding::new("disk", found.and_then(|disk| judge_disk(disk.f_bavail, disk.f_blocks, disk.f_frsize)))
+    Finding::new(what, found.and_then(|disk| judge_disk(disk.f_bavail, disk.f_blocks, disk.f_frsize)))
 }
 
 fn judge_disk(free: u64, all: u64, block: u64) -> Result<String, String> {

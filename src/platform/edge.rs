@@ -100,7 +100,7 @@ fn find_client(edge: &Edge, request: &mut Request) {
             tracing::warn!(
                 peer = %peer.ip(),
                 "a forwarding header was ignored, because its sender is not in server.trusted_proxies; if that is a \
-                 proxy of yours, all its clients share one limit on logins and sign-ups until it is"
+                 proxy of yours, all its clients share the limits of one until it is"
             );
         }
     }

@@ -26,6 +26,8 @@ queries! {
     fn keys_after(owner: str, limit: i64) -> StoredKey =
         "SELECT owner, id, master_key, wrapped FROM data_key WHERE owner > $1 ORDER BY owner LIMIT $2";
 
+    scan fn masters() -> String = "SELECT DISTINCT master_key FROM data_key";
+
     /// No row: it was wrapped anew or destroyed meanwhile.
     fn wrap_anew(owner: str, id: Uuid, old_master: str, master_key: str, wrapped: Sealed) =
         "UPDATE data_key SET master_key = $4, wrapped = $5 WHERE owner = $1 AND id = $2 AND master_key = $3";
@@ -184,6 +186,12 @@ impl Keyring {
         NewUserKey { key, wrapped }
     }
 
+    /// The names of master keys that data keys are wrapped under and the settings do not have.
+    pub async fn missing_masters(&self) -> Result<Vec<String>, Error> {
+        let used = self.0.db.read_slow(async |c| masters().all(&c).await).await?;
+        Ok(used.into_iter().filter(|id| !self.0.masters.has(id)).collect())
+    }
+
     /// Wraps every data key under the first master key, also beside running servers that know both: what the keys open stays as
     /// it is.
     pub async fn rewrap(&self) -> Result<Rewrapped, KeyError> {
@@ -196,7 +204,7 @@ impl Keyring {
             for stored in batch.into_iter().map(WrappedKey::from) {
                 match self.0.masters.unwrap(&stored) {
                     _ if self.0.masters.is_first(&stored.master_key) => {
-                        done.kept = done.kept.saturating_add(1)
+                        done.kept = done.kept.saturating_add(1);
                     }
                     Ok(key) => anew.push((stored.master_key, self.0.masters.wrap(&key, &*self.0.random))),
                     Err(DoesNotOpen(_)) => done.lost = done.lost.saturating_add(1),

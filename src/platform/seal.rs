@@ -215,6 +215,11 @@ impl MasterKeys {
         Zeroizing::new(format!("{id}:{}", BASE64_STANDARD.encode(*key)))
     }
 
+    /// Whether there is a master key of this name.
+    pub fn has(&self, id: &str) -> bool {
+        self.is_first(id) || self.others.iter().any(|(other, _)| other == id)
+    }
+
     /// Whether a master key is the one that new keys are wrapped under.
     pub fn is_first(&self, id: &str) -> bool {
         self.first.0 == id

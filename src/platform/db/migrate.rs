@@ -113,6 +113,9 @@ impl Db {
         now: Timestamp,
     ) -> Result<Backup> {
         let Some(file) = settings.sqlite_path() else { return Err(NOT_SQLITE) };
+        if !file.exists() {
+            return Err(Error::Unavailable("there is no database at this path".into()));
+        }
         let version =
             Runner::open(settings).await?.applied().await?.last().map_or(0, |(version, _)| *version);
         backup::write(&file, directory, keys_directory, version, now)

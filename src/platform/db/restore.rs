@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
@@ -15,7 +15,7 @@ use super::{
 };
 
 /// What SQLite keeps beside a database.
-const COMPANIONS: [&str; 3] = ["", "-wal", "-shm"];
+const LOGS: [&str; 2] = ["-wal", "-shm"];
 
 /// A backup that is put together and not in its place yet.
 #[derive(Debug)]
@@ -34,11 +34,17 @@ pub struct Restoring {
 /// everybody shows again who they are. Payment providers are asked anew about every subscription.
 pub(super) fn prepare(backup: &Backup, target: &Path) -> Result<Restoring> {
     let ready = with_suffix(target, ".restoring");
-    for suffix in COMPANIONS {
-        remove(&with_suffix(&ready, suffix))?; // Left over from a run that was killed.
+    // Left over from a run that was killed.
+    remove(&ready)?;
+    for suffix in LOGS {
+        remove(&with_suffix(&ready, suffix))?;
     }
     create_private(&ready)?;
-    fs::copy(&backup.data, &ready).map_err(|error| unavailable(&error))?;
+    // Not `fs::copy`, which would give the copy the rights of the backup.
+    let read = fs::File::open(&backup.data);
+    let written = fs::OpenOptions::new().write(true).open(&ready);
+    let copied = read.and_then(|mut from| io::copy(&mut from, &mut written?));
+    copied.map_err(|error| unavailable(&error))?;
     let database = Connection::open(&ready)?;
     database.execute("ATTACH DATABASE ?1 AS keys", [path_text(&backup.keys)?])?;
     check_intact(&database, &["main", "keys"])?;
@@ -63,21 +69,18 @@ impl Restoring {
         if had_one && kept.exists() {
             return Err(Error::Unavailable("another restore was made in this second".into()));
         }
+        settle(&self.ready)?;
         fs::File::open(&self.ready).and_then(|file| file.sync_all()).map_err(|error| unavailable(&error))?;
-        for suffix in COMPANIONS {
-            let (from, to) = (with_suffix(&self.target, suffix), with_suffix(&kept, suffix));
-            match fs::rename(from, to) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(unavailable(&error)),
-                _ => {}
+        if had_one {
+            // One that is damaged is kept as it is, with its log.
+            let _ = settle(&self.target);
+            fs::hard_link(&self.target, &kept).map_err(|error| unavailable(&error))?;
+            for suffix in LOGS {
+                move_if_there(&with_suffix(&self.target, suffix), &with_suffix(&kept, suffix))?;
             }
         }
-        for suffix in COMPANIONS {
-            let (from, to) = (with_suffix(&self.ready, suffix), with_suffix(&self.target, suffix));
-            match fs::rename(from, to) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(unavailable(&error)),
-                _ => {}
-            }
-        }
+        // One step: at no moment is there no database, or another one's log beside it.
+        fs::rename(&self.ready, &self.target).map_err(|error| unavailable(&error))?;
         sync_directory(
             self.target.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new(".")),
         )?;
@@ -86,9 +89,29 @@ impl Restoring {
 
     /// Leaves everything as it was.
     pub fn abandon(self) {
-        for suffix in COMPANIONS {
-            let _ = remove(&with_suffix(&self.ready, suffix)); // The next restore removes it, too.
+        // What cannot be removed now is removed by the next restore.
+        let _ = remove(&self.ready);
+        for suffix in LOGS {
+            let _ = remove(&with_suffix(&self.ready, suffix));
         }
+    }
+}
+
+/// Takes what waits in the log of a database into its file. Nobody uses it any more, so the log can go.
+fn settle(database: &Path) -> Result<()> {
+    let connection = Connection::open(database)?;
+    let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    connection.close().map_err(|(_, error)| error)?;
+    if is_busy {
+        return Err(Error::Unavailable("the database is still in use".into()));
+    }
+    LOGS.iter().try_for_each(|suffix| remove(&with_suffix(database, suffix)))
+}
+
+fn move_if_there(from: &Path, to: &Path) -> Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(unavailable(&error)),
+        _ => Ok(()),
     }
 }
 
