@@ -105,6 +105,8 @@ pub struct ServerSettings {
     pub allowed_origins: Vec<String>,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: TrustedProxies,
+    /// Whom to tell about a hole.
+    pub security_contact: Option<Url>,
     /// Where files are kept.
     pub data_dir: PathBuf,
     /// Connections that are answered at once.
@@ -276,6 +278,7 @@ fn server(r: &mut Reader, profile: Profile) -> Option<ServerSettings> {
     checks::origins(r, profile, allowed_origins.as_deref().unwrap_or_default());
     let trusted_proxies = r.networks("server.trusted_proxies").map(TrustedProxies::new);
     checks::proxies(r, profile, trusted_proxies.as_ref());
+    let security_contact = r.contact("server.security_contact");
     let data_dir = r.needed_text("server.data_dir").map(PathBuf::from);
     let max_connections = r.number("server.max_connections", 1, 1_000_000);
     let drain_timeout = r.duration("server.drain_timeout");
@@ -287,6 +290,7 @@ fn server(r: &mut Reader, profile: Profile) -> Option<ServerSettings> {
         frontend_url: frontend_url?,
         allowed_origins: allowed_origins?,
         trusted_proxies: trusted_proxies?,
+        security_contact: security_contact?,
         data_dir: data_dir?,
         max_connections: max_connections?,
         drain_timeout: drain_timeout?,

@@ -15,6 +15,7 @@ pub mod billing;
 pub mod chat;
 pub mod commands;
 pub mod config;
+pub mod contact;
 pub mod health;
 pub mod jobs;
 pub mod openapi;

@@ -30,7 +30,7 @@ use crate::{
     billing::{self, Billing, gateways::dev::Dev},
     chat::{self, Chat},
     config::{Config, Profile},
-    health, openapi,
+    contact, health, openapi,
     platform::{
         db::Db,
         edge::{Edge, X_REQUEST_ID, edge},
@@ -62,6 +62,7 @@ pub const PUBLIC: PublicPaths = PublicPaths(&[
     "/v1/webhooks/{provider}/{secret}",
     "/.well-known/jwks.json",
     "/problems/{code}",
+    "/.well-known/security.txt",
     "/livez",
     "/readyz",
     "/version",
@@ -170,6 +171,8 @@ pub fn router(
     let admin = Admin::new(auth.clone(), billing.clone(), config.profile == Profile::Production);
     let mut all = Slices::all().router(account, chat.clone(), admin).merge(openapi::router(&document()));
     all = all.merge(health::router(parts.db, world.tasks.clone()));
+    let server = &config.server;
+    all = all.merge(contact::router(server.security_contact.as_ref(), &server.public_url, world.clock.now()));
     if let Some(mailbox) = parts.mailbox {
         all = all.merge(mailbox.router());
     }

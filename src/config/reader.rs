@@ -268,6 +268,23 @@ impl Reader {
         self.url(key).map(Some)
     }
 
+    /// Where people can be reached: a mailbox or a page. Nothing where it is empty.
+    pub fn contact(&mut self, key: &str) -> Option<Option<Url>> {
+        let text = self.optional_text(key)?;
+        let Some(text) = text else { return Some(None) };
+        let url = Url::parse(&text).ok().filter(|url| match url.scheme() {
+            "mailto" => {
+                url.path().split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty())
+            }
+            "https" => url.username().is_empty() && url.password().is_none(),
+            _ => false,
+        });
+        if url.is_none() {
+            self.fault(key, format!("is “{text}”; mailto:security@example.com or an https page is needed"));
+        }
+        url.map(Some)
+    }
+
     fn parsed<T: FromStr>(&mut self, key: &str, expected: &str) -> Option<T> {
         self.get(key, |value| {
             value.as_str().and_then(|text| text.trim().parse().ok()).ok_or_else(|| expected.to_owned())

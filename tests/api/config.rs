@@ -115,6 +115,26 @@ fn settings_of_the_route_are_judged_together() {
 }
 
 #[test]
+fn a_contact_is_a_mailbox_or_a_page() {
+    for (given, read) in [
+        ("", None),
+        ("mailto:security@example.com", Some("mailto:security@example.com")),
+        (" https://www.example.com/security ", Some("https://www.example.com/security")),
+    ] {
+        let config = load(Profile::Development, &[("DM__SERVER__SECURITY_CONTACT", given)]).unwrap();
+        assert_eq!(config.server.security_contact.as_ref().map(url::Url::as_str), read);
+    }
+    let broken = "mailto:a@example.com\nContact:";
+    for given in ["security@example.com", "http://www.example.com", "mailto:", "mailto:nobody", "tel:+1"] {
+        let faults = load(Profile::Development, &[("DM__SERVER__SECURITY_CONTACT", given)]).unwrap_err();
+        assert!(faults[0].contains("SECURITY_CONTACT"), "{faults:?}");
+    }
+    // Nothing that is set adds a line to the page.
+    let config = load(Profile::Development, &[("DM__SERVER__SECURITY_CONTACT", broken)]).unwrap();
+    assert!(!config.server.security_contact.unwrap().as_str().contains('\n'));
+}
+
+#[test]
 fn every_fault_is_reported_at_once_and_no_secret_is_shown() {
     let pairs = with(
         production(),

@@ -18,8 +18,9 @@ const ROOT: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("jobs", &[]),
     ("health", &[]),
+    ("contact", &[]),
     ("openapi", &[]),
-    ("app", &["config", "health", "jobs", "openapi"]),
+    ("app", &["config", "contact", "health", "jobs", "openapi"]),
     ("commands", &["app", "config", "jobs", "openapi"]),
 ];
 

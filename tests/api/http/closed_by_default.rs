@@ -44,6 +44,7 @@ const PUBLIC_PAGES: &[&str] = &[
     "/docs/scalar.js",
     "/docs/start.js",
     "/problems/{code}",
+    "/.well-known/security.txt",
     "/livez",
     "/readyz",
     "/version",
@@ -129,7 +130,7 @@ const NAMES: [&str; 6] = ["user_id", "userId", "user", "owner_id", "account_id",
 
 #[tokio::test]
 async fn the_gate_lets_the_public_pages_through() {
-    let t = TestApp::start().await;
+    let t = TestApp::with(&[("DM__SERVER__SECURITY_CONTACT", "mailto:security@example.com")]).await;
     t.sign_up("ann@example.com").await;
     let id = t.get("/dev/mailbox").await.text;
     let id = id.split("/dev/mailbox/messages/").nth(1).unwrap().split('"').next().unwrap();

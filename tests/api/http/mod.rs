@@ -3,6 +3,7 @@
 mod bad_input;
 mod closed_by_default;
 mod connections;
+mod contact;
 pub mod document;
 mod headers;
 mod health;
