@@ -22,6 +22,7 @@ use crate::{
         data_dir,
         db::{Db, MIGRATIONS},
         random::SystemRandom,
+        service_manager::ServiceManager,
         tasks::Tasks,
     },
 };
@@ -137,10 +138,11 @@ fn try_run(cli: &Cli, env: Vec<(OsString, OsString)>) -> Result<(), Failure> {
     let world = real_world();
     add_development_key(&mut config, &world)?;
     crate::platform::telemetry::start_logging(config.log_format, config.log_level);
+    let manager = ServiceManager::find(&sources.env);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match &cli.command {
-            Command::Dev | Command::Serve => serve::serve(config, world).await,
+            Command::Dev | Command::Serve => serve::serve(config, world, manager).await,
             Command::Migrate => migrate(&config, &world).await,
             Command::Doctor { json } => Box::pin(doctor::run(&config, &world, *json)).await,
             Command::Backup { to, keys_to } => {

@@ -16,7 +16,10 @@ use super::{Failure, banner};
 use crate::{
     app::{App, World},
     config::{Config, Profile},
-    platform::{data_dir::DataDir, lock::FileLock, server, server::Limits, tasks::Tasks, telemetry},
+    platform::{
+        data_dir::DataDir, lock::FileLock, server, server::Limits, service_manager::ServiceManager,
+        tasks::Tasks, telemetry,
+    },
 };
 
 /// How long wrapping up may take after running work was told to.
@@ -27,7 +30,7 @@ const METRICS_CONNECTIONS: usize = 16;
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// Runs the server until it is told to end.
-pub async fn serve(config: Config, world: World) -> Result<(), Failure> {
+pub async fn serve(config: Config, world: World, manager: ServiceManager) -> Result<(), Failure> {
     let data_dir = DataDir::take(&config.server.data_dir, &*world.random, world.clock.now())?;
     let _database = take_database(&config)?;
     let listeners = listen(&config).await?;
@@ -39,9 +42,10 @@ pub async fn serve(config: Config, world: World) -> Result<(), Failure> {
     if let Some((listener, metrics)) = metrics {
         serve_metrics(listener, &metrics, &world.tasks);
     }
-    wait_for_a_signal(&world.tasks, config.server.drain_notice)?;
+    wait_for_a_signal(&world.tasks, config.server.drain_notice, manager.clone())?;
     let address = listeners.first().map(TcpListener::local_addr).transpose()?;
     tracing::info!(address = address.map(tracing::field::display), "ready");
+    manager.ready(&world.tasks);
     if config.profile == Profile::Development {
         banner::print(&config, address.map_or(0, |address| address.port()))?;
     }
@@ -98,7 +102,7 @@ async fn listen(config: &Config) -> Result<Vec<TcpListener>, Failure> {
 }
 
 /// SIGTERM and SIGINT end the program in order: for `notice` everything goes on while we say that we are not ready.
-fn wait_for_a_signal(tasks: &Tasks, notice: Duration) -> Result<(), Failure> {
+fn wait_for_a_signal(tasks: &Tasks, notice: Duration, manager: ServiceManager) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let waiting = tasks.clone();
@@ -109,6 +113,7 @@ fn wait_for_a_signal(tasks: &Tasks, notice: Duration) -> Result<(), Failure> {
             () = waiting.stopping() => {}
         }
         waiting.leave();
+        manager.stopping();
         tracing::info!("about to end: not ready any more");
         tokio::select! {
             () = tokio::time::sleep(notice) => {}

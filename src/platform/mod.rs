@@ -23,6 +23,7 @@ pub mod random;
 pub mod rate;
 pub mod seal;
 pub mod server;
+pub mod service_manager;
 pub mod tasks;
 pub mod telemetry;
 pub mod time;

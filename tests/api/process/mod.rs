@@ -12,4 +12,5 @@ mod leaving;
 mod lifecycle;
 mod master_key;
 mod panics;
+mod service_manager;
 mod sessions;
