@@ -16,7 +16,7 @@ help:
 	@echo "make bench       measure; docs/performance.md says what"
 	@echo "make soak        a thousand kill -9 under load, ten thousand clients that leave, on both engines"
 	@echo "make fuzz        fuzz the provider's stream (needs a nightly toolchain and cargo-fuzz)"
-	@echo "make test-peers  foreign programs as peers: two providers, a mail server, Stripe and its library (needs Python 3, PyPI and a C++ compiler)"
+	@echo "make test-peers  foreign programs as peers: two providers, a mail server, Stripe and its library, nginx (needs Python 3, PyPI and a C++ compiler; openssl and nginx for the last)"
 
 run:
 	cargo run --release $(CARGO_FLAGS) -- dev

@@ -1,7 +1,7 @@
 //! Listening, connections and their limits, and an orderly end.
 //!
-//! There is no limit per peer address: behind a proxy every connection comes from one address, and which proxies to
-//! believe about others is not a setting yet. Until then that limit is the proxy's to keep.
+//! There is no limit per peer address: behind a proxy every connection comes from one address. That limit is the proxy's to
+//! keep, as `deploy/nginx.conf` does.
 
 mod stall;
 

@@ -1,8 +1,10 @@
 // The server under test: the real binary in its development form, and people who use it.
 
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -185,6 +187,16 @@ export class Program {
     clearTimeout(force);
     if (forced) throw new Error(`${this.#name} did not end within ${STOP_MS} ms.\n${this.output}`);
   }
+}
+
+/** A port of this machine that nobody has just now. */
+export async function freePort() {
+  const listener = createServer().listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  const { port } = listener.address();
+  listener.close();
+  await once(listener, 'close');
+  return port;
 }
 
 /** What is done when a test run ends, also when it is interrupted: nothing of it stays behind. */

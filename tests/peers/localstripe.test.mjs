@@ -7,14 +7,12 @@
 // otherwise, and it leaves /tmp/localstripe.pickle behind, which we remove.
 
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 
-import { Program, startServer } from '../js/server.mjs';
+import { Program, freePort, startServer } from '../js/server.mjs';
 import { INSTALL_MS, install } from './python.mjs';
 
 const START_MS = 30_000;
@@ -142,16 +140,6 @@ describe('localstripe as the payment provider', () => {
     }
   }
 });
-
-/** A port of this machine that nobody has just now. */
-async function freePort() {
-  const listener = createServer().listen(0, '127.0.0.1');
-  await once(listener, 'listening');
-  const { port } = listener.address();
-  listener.close();
-  await once(listener, 'close');
-  return port;
-}
 
 /** Starts it on a free port, with nothing in its store. */
 async function startPeer() {
