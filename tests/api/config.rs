@@ -73,6 +73,25 @@ fn the_example_file_names_settings_that_exist() {
 }
 
 #[test]
+fn the_files_of_deployment_name_settings_that_exist() {
+    for file in ["deploy/compose.yaml", "deploy/Dockerfile"] {
+        let text = std::fs::read_to_string(file).unwrap();
+        let pairs: Vec<(OsString, OsString)> = text
+            .lines()
+            .filter_map(|line| line.find("DM__").map(|at| line.split_at(at).1))
+            .filter_map(|set| set.split_once(": ").or_else(|| set.split_once('=')))
+            .map(|(name, value)| (name.into(), value.trim_end_matches([' ', '\\']).into()))
+            .collect();
+        assert!(pairs.len() >= 2, "{file}");
+        let sources = Sources { profile: Profile::Production, file: None, env: pairs };
+        let faults: Vec<String> =
+            Config::load(&sources).unwrap_err().iter().map(ToString::to_string).collect();
+        assert!(!faults.iter().any(|fault| fault.contains("is not a setting")), "{file}: {faults:#?}");
+        assert!(!faults.iter().any(|fault| fault.contains("SERVER__LISTEN")), "{file}: {faults:#?}");
+    }
+}
+
+#[test]
 fn later_layers_win_and_variables_always() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("own.toml");
