@@ -25,6 +25,7 @@ mod billing;
 mod chat;
 mod config;
 mod db;
+mod deploy;
 mod http;
 mod jobs;
 mod layering;
