@@ -6,7 +6,10 @@ use uuid::Uuid;
 
 use super::store;
 use crate::{
-    auth::{Auth, AuthError, Caller, audit::Action},
+    auth::{
+        Auth, AuthError, Caller,
+        audit::{Action, AuditEvent},
+    },
     platform::{client::Client, db},
 };
 
@@ -32,13 +35,13 @@ impl Auth {
         if named.is_empty() {
             return Ok(());
         }
-        let event = self.audit(Action::LoggedOut, Some(client));
+        let ends = self.with_entries(named, Action::LoggedOut, client);
         self.0
             .db
             .write(async move |c| {
-                for NamedSession { id, user_id } in &named {
+                for (NamedSession { id, user_id }, event) in &ends {
                     if store::end_session(*id, *user_id).exec(&c).await? > 0 {
-                        event.clone().by(*user_id).about(*user_id).in_session(*id).store(&c).await?;
+                        event.store(&c).await?;
                     }
                 }
                 Ok::<_, db::Error>(())
@@ -54,15 +57,14 @@ impl Auth {
         if named.is_empty() {
             return Ok(());
         }
-        let event = self.audit(Action::LoggedOutEverywhere, Some(client));
+        let ends = self.with_entries(named, Action::LoggedOutEverywhere, client);
         self.0
             .db
             .write(async move |c| {
-                for NamedSession { id, user_id } in &named {
+                for (NamedSession { id, user_id }, event) in &ends {
                     let ended = store::end_session_and_others(*id, *user_id).exec(&c).await?;
                     if ended > 0 {
-                        let event = event.clone().by(*user_id).about(*user_id).in_session(*id);
-                        event.with("ended", ended).store(&c).await?;
+                        event.clone().with("ended", ended).store(&c).await?;
                     }
                 }
                 Ok::<_, db::Error>(())
@@ -94,6 +96,21 @@ impl Auth {
                 Ok(())
             })
             .await
+    }
+
+    /// Each session with the entry for its end. Two may end, of two users even, and each entry has an id of its own.
+    fn with_entries(
+        &self,
+        named: Vec<NamedSession>,
+        action: Action,
+        client: &Client,
+    ) -> Vec<(NamedSession, AuditEvent)> {
+        let with_entry = |session: NamedSession| {
+            let event = self.audit(action, Some(client)).by(session.user_id).about(session.user_id);
+            let event = event.in_session(session.id);
+            (session, event)
+        };
+        named.into_iter().map(with_entry).collect()
     }
 
     async fn named_sessions(&self, shown: ShownTokens<'_>) -> Result<Vec<NamedSession>, AuthError> {

@@ -109,6 +109,23 @@ async fn logout_takes_a_token_that_was_exchanged() {
 }
 
 #[tokio::test]
+async fn logout_ends_both_sessions_where_two_tokens_are_of_two_people() {
+    let t = TestApp::start().await;
+    for (path, action) in [("/v1/auth/logout", "logout"), ("/v1/auth/logout-all", "logout_all")] {
+        let ann = t.sign_up(&format!("ann.{action}@example.com")).await;
+        let bob = t.sign_up(&format!("bob.{action}@example.com")).await;
+        let body = json!({"refresh_token": ann.refresh_token});
+        t.post(path, body).bearer(&bob.access_token).await.status(204);
+        for person in [&ann, &bob] {
+            person.get(&t, "/v1/me").await.problem(401, "unauthenticated");
+        }
+        let about: Vec<_> =
+            t.audited(action).await.into_iter().map(|entry| entry.1.unwrap().to_string()).collect();
+        assert!(about.len() == 2 && about.contains(&ann.id) && about.contains(&bob.id), "{about:?}");
+    }
+}
+
+#[tokio::test]
 async fn logout_everywhere_ends_all_sessions_of_that_user_by_any_token() {
     let t = TestApp::start().await;
     let bob = t.sign_up("bob@example.com").await;
