@@ -1,5 +1,6 @@
 //! The manners of the API: what is true of every route.
 
+mod authorisation;
 mod bad_input;
 mod closed_by_default;
 mod connections;
@@ -59,6 +60,13 @@ async fn rows(t: &TestApp) -> Vec<(&'static str, i64)> {
         "job",
         "quota_day",
         "password_failure",
+        "billing_customer",
+        "subscription",
+        "access_hold",
+        "access_grant",
+        "billing_inbox",
+        "billing_sync",
+        "checkout_intent",
     ] {
         let sql: &'static str = format!("SELECT COUNT(*) FROM {table}").leak();
         let count: Result<i64, Error> =

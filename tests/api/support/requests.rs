@@ -23,6 +23,8 @@ pub struct Request {
     pub url: String,
     /// Whose session it needs.
     pub caller: Option<Person>,
+    /// Who was signed up for it, also where it needs no session.
+    pub owner: Person,
     pub body: Value,
     /// The fields that the document declares.
     pub fields: Vec<String>,
@@ -150,9 +152,9 @@ pub async fn prepared(
         _ => panic!("nobody has said what {method} {path} takes"),
     };
     let public = path.starts_with("/v1/auth/") && path != "/v1/auth/reauthenticate";
-    let caller = (!public).then_some(person);
+    let caller = (!public).then(|| person.clone());
     let (method, operation, fields) = (method.clone(), path.clone(), fields.clone());
-    Request { method, operation, url, caller, body, fields }
+    Request { method, operation, url, caller, owner: person, body, fields }
 }
 
 async fn signup(t: &TestApp, path: &str, email: &str) -> Value {
