@@ -26,6 +26,7 @@ mod chat;
 mod config;
 mod db;
 mod deploy;
+mod documents;
 mod http;
 mod jobs;
 mod layering;
