@@ -413,3 +413,37 @@ async fn what_can_be_ended_here_is_ended_though_another_provider_cannot() {
     assert_eq!(refused["manage_url"], "https://pay.example.com/join");
     assert_eq!(shop.stripe.object("subscription", &sub)["cancel_at_period_end"], true);
 }
+
+#[tokio::test]
+async fn what_stripe_did_not_send_gets_one_answer_and_changes_nothing() {
+    let shop = Shop::open().await;
+    shop.buyer("ann", "plus").await;
+    let (now, event) = (shop.stripe.now(), shop.stripe.events().last().unwrap().clone());
+    let good = Delivery::signed(&event, SECRET, now);
+    let compact = serde_json::to_vec(&event).unwrap();
+    for (what, notice) in [
+        ("unsigned", Delivery { signature: String::new(), ..good.clone() }),
+        ("signed with another secret", Delivery::signed(&event, "whsec_another0123456789", now)),
+        ("old", Delivery::signed(&event, SECRET, now - 400)),
+        ("from the future", Delivery::signed(&event, SECRET, now + 400)),
+        ("written anew by a proxy", Delivery { body: compact, ..good.clone() }),
+        ("signed and no event", Delivery::signed(&json!({"id": "evt_x"}), SECRET, now)),
+    ] {
+        assert_eq!(shop.post(&notice).await, 400, "{what}");
+    }
+    let huge = json!({"id": "evt_huge", "object": "event", "padding": "x".repeat(300 * 1024)});
+    assert_eq!(shop.post(&Delivery::signed(&huge, SECRET, now)).await, 413);
+    assert_eq!((shop.rows().await, shop.notices("pending").await), (Vec::new(), 0));
+
+    // The same hundred times at once is one, and so is the question that it leads to.
+    let url = format!("{}/v1/webhooks/stripe", shop.t.base);
+    let deliveries = (0..100).map(|_| shop.stripe.deliver(&shop.t.client, &url, &good));
+    let answers = futures_util::future::join_all(deliveries).await;
+    assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
+    assert_eq!(shop.notices("pending").await, 1);
+    shop.stripe.take_requests();
+    shop.sync().await;
+    let asked = shop.stripe.take_requests();
+    assert_eq!(asked.iter().filter(|request| request.path == "/v1/subscriptions").count(), 1);
+    assert_eq!(shop.notices("done").await, 1);
+}
