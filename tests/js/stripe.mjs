@@ -88,6 +88,9 @@ answers.disputed = [disputed.status, unix(disputed.created), owner.id];
 
 answers.deleted = (await stripe.customers.retrieve(deleted)).deleted;
 answers.missing = await refusal(stripe.customers.retrieve('cus_unknown'));
+answers.nothing = await refusal(
+  all(stripe.subscriptions.list({ customer: 'cus_unknown', status: 'all', limit: 100 })),
+);
 answers.stranger = await refusal(connect('sk_test_wrong').customers.retrieve(customer));
 
 const undelivered = await all(

@@ -112,6 +112,9 @@ answers["disputed"] = [disputed.status, unix(disputed.created), owner.id]
 
 answers["deleted"] = look(api.customers.retrieve(told["deleted"])).deleted
 answers["missing"] = refusal(lambda: api.customers.retrieve("cus_unknown"))
+answers["nothing"] = refusal(
+    lambda: every(api.subscriptions.list({"customer": "cus_unknown", "status": "all", "limit": 100}))
+)
 answers["stranger"] = refusal(lambda: connect("sk_test_wrong").v1.customers.retrieve(told["customer"]))
 
 undelivered = every(

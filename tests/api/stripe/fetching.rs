@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{DAY, NONCE, NOW, USER, at, bill, bills, buyer, fetched, order};
-use crate::support::stripe::{MONTH, StripeFake};
+use crate::support::stripe::{Fault, MONTH, StripeFake};
 
 #[tokio::test]
 async fn a_purchase_is_seen_whole() {
@@ -147,6 +147,19 @@ async fn customers_that_are_not_there_are_told_from_those_that_were_deleted() {
     let deleted = fetched(&gateway, Subject::Customer(customer.clone())).await;
     assert_eq!(deleted.customer, Some(Customer { reference: customer, user: None }));
     assert_eq!(deleted.state, SnapshotState::Gone);
+}
+
+#[tokio::test]
+async fn who_has_subscriptions_is_there_though_the_customer_cannot_be_read() {
+    let fake = StripeFake::start(NOW).await;
+    let gateway = fake.gateway();
+    let (customer, subscription) = buyer(&fake, &gateway, 1).await;
+    let missing = br#"{"error":{"type":"invalid_request_error","code":"resource_missing"}}"#;
+    fake.fail([Fault::Answer(404, Vec::new(), missing.to_vec())]);
+    let found = fetched(&gateway, Subject::Customer(customer.clone())).await;
+    assert_eq!(found.customer, Some(Customer { reference: customer, user: None }));
+    let SnapshotState::Subscriptions(bills) = found.state else { panic!("{found:?}") };
+    assert_eq!(bills.iter().map(|bill| &bill.reference).collect::<Vec<_>>(), [&subscription]);
 }
 
 #[tokio::test]

@@ -68,23 +68,28 @@ impl Stripe {
     /// A customer, and all subscriptions there are or were.
     async fn customer(&self, reference: &str) -> Result<Snapshot, GatewayError> {
         let path = ["customers", segment(reference)?];
-        let Some(found) = self.client.find(&path, &Form::default()).await? else {
-            // A customer is never lost, only deleted: with the key of another account nobody would be left a subscription.
-            return Err(GatewayError::Misconfigured(
-                "it has no such customer; is this the right account?".to_owned(),
-            ));
-        };
-        if reading::is_true(&found, "deleted") {
-            return Ok(Snapshot { customer: customer(&found), state: SnapshotState::Gone });
+        let found = self.client.find(&path, &Form::default()).await?;
+        if found.as_ref().is_some_and(|found| reading::is_true(found, "deleted")) {
+            return Ok(Snapshot { customer: found.as_ref().and_then(customer), state: SnapshotState::Gone });
         }
         // Without a status, ended ones are left out.
         let form = Form::default().with("customer", reference).with("status", "all");
-        let listed = self.client.list(&["subscriptions"], form, MAX_SUBSCRIPTION_PAGES).await?;
+        let listed = match self.client.list(&["subscriptions"], form, MAX_SUBSCRIPTION_PAGES).await {
+            Err(failure) if found.is_none() && failure.is_missing() => return Err(no_such_customer()),
+            listed => listed?,
+        };
         if listed.is_cut {
             return Err(GatewayError::Protocol("more subscriptions than anybody has".to_owned()));
         }
-        let bills = listed.entries.iter().map(reading::bill).collect::<Result<_, _>>()?;
-        Ok(Snapshot { customer: customer(&found), state: SnapshotState::Subscriptions(bills) })
+        let bills: Vec<_> = listed.entries.iter().map(reading::bill).collect::<Result<_, _>>()?;
+        if found.is_none() && bills.is_empty() {
+            // A customer is never lost, only deleted: with the key of another account nobody would be left a subscription.
+            return Err(no_such_customer());
+        }
+        // Who has subscriptions is there, whatever was said before.
+        let unnamed = Customer { reference: reference.to_owned(), user: None };
+        let customer = found.as_ref().and_then(customer).or(Some(unnamed));
+        Ok(Snapshot { customer, state: SnapshotState::Subscriptions(bills) })
     }
 
     /// Whether a checkout has ended without having been paid.
@@ -205,6 +210,10 @@ impl Gateway for Stripe {
         self.client.post_once(&["subscriptions", segment(subscription)?], &form).await?;
         Ok(None)
     }
+}
+
+fn no_such_customer() -> GatewayError {
+    GatewayError::Misconfigured("it has no such customer; is this the right account?".to_owned())
 }
 
 /// A reference that may stand in a path.
